@@ -1,0 +1,181 @@
+"""The four ports through which everything outside the program is reached.
+
+Verbs on things, and no domain words: a port that knew how to "cordon" would make every provider, and the twin,
+write that rule again. This module imports nothing of ours.
+
+Every method may raise a `PortError`. The subclass tells the caller what it may do next, not what went wrong inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Body = Mapping[str, Any]
+"""A Kubernetes object, or a part of one, as plain JSON."""
+
+
+class PortError(Exception):
+    """A port could not do what it was asked."""
+
+
+class Unreachable(PortError):
+    """The other side was not reached, or refused to work now: nothing happened there. Asking again may help."""
+
+
+class InDoubt(PortError):
+    """The request went out and no answer came back: it may have happened. Observe before asking again."""
+
+
+class Conflict(PortError):
+    """The object changed since it was read (HTTP 409 on a resourceVersion). Read again, then decide again."""
+
+
+class AlreadyExists(PortError):
+    """A create found an object of that name."""
+
+
+class NotFound(PortError):
+    """A patch or delete found no object of that name."""
+
+
+class Refused(PortError):
+    """The other side understood and said no (invalid, forbidden, an admission webhook). Asking again won't help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The name of one Kubernetes object. `api` is its apiVersion, as in `v1` or `kubevirt.io/v1`."""
+
+    api: str
+    kind: str
+    name: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind} {where}{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create `body` under `ref`. Raises AlreadyExists, Refused."""
+
+    ref: Ref
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class MergePatch:
+    """RFC 7386 merge patch. With `resource_version`, raises Conflict unless the object is still at that version."""
+
+    ref: Ref
+    patch: Body
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the object. With `uid`, raises Conflict when the object of that name is another one."""
+
+    ref: Ref
+    uid: str | None = None
+
+
+Write = Create | MergePatch | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The objects of one kind at one moment; `resource_version` is where a watch continues."""
+
+    items: tuple[Body, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change seen by a watch: `type` is ADDED, MODIFIED or DELETED."""
+
+    type: str
+    object: Body
+
+
+class Cluster(Protocol):
+    """The Kubernetes API."""
+
+    def get(self, ref: Ref) -> Body | None:
+        """The object, or None when the API says that there is none. "Could not ask" raises."""
+        ...
+
+    def list(self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> Listing:
+        """All objects of one kind, in all namespaces unless one is given, sorted by namespace and name."""
+        ...
+
+    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
+        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one."""
+        ...
+
+    def write(self, request: Write, *, dry_run: bool = False) -> Body:
+        """Carry out one write; returns the object as it is afterwards (for Delete: as it was)."""
+        ...
+
+
+class Ovsdb(Protocol):
+    """The Open vSwitch database of one node."""
+
+    def transact(self, database: str, operations: Sequence[Body], *, timeout: float) -> list[Any]:
+        """One RFC 7047 transaction; returns its `result` array as it is, errors of operations inside it.
+
+        `timeout` is in seconds and covers the whole exchange, `wait` operations included.
+        Raises Unreachable (nothing happened) or InDoubt (sent, not answered).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that ended by itself."""
+
+    rc: int
+    out: str
+    err: str
+
+
+class NodeShell(Protocol):
+    """Commands on one node. No shell is involved: `argv` goes to the program as it stands."""
+
+    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
+        """Run to its end. An unknown program is rc 127. Raises Unreachable or InDoubt (out of time)."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, in seconds since the epoch. Virtual where the whole world is."""
+
+    def now(self) -> float:
+        """The present instant."""
+        ...
+
+    def wait_until(self, instant: float) -> None:
+        """Return at `instant`, or soon after."""
+        ...
+
+
+class World(Protocol):
+    """Everything a target gives access to."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def ovsdb(self, node: str) -> Ovsdb:
+        """The node's database. Raises Unreachable when no way to that node is known."""
+        ...
+
+    def shell(self, node: str) -> NodeShell:
+        """The node's shell. Raises Unreachable when no way to that node is known."""
+        ...
