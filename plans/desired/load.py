@@ -40,6 +40,7 @@ _WORDINGS = {
             ("spec",): "a mapping with 'bridge'",
             ("spec", "bridge"): "the name of the bridge that the localnet is to be on",
             ("spec", "nodes"): "a mapping of node labels",
+            ("spec", "nodes", "*"): 'text (the empty one is "")',
             ("spec", "mtu"): f"a whole number from {SMALLEST_MTU} to {LARGEST_MTU}",
             ("spec", "delivery"): "{by: ovsdb}",
             ("spec", "delivery", "by"): "'ovsdb'",
@@ -140,7 +141,7 @@ def _header_problem(document: Document) -> Problem | None:
         shape = "a mapping with apiVersion, kind, metadata and spec"
         return document.problem((), f"document: found {found(document, ())}, expected {shape}.")
     kind = document.value.get("kind")
-    if kind in _MODELS:
+    if isinstance(kind, str) and kind in _MODELS:
         return None
     if "kind" not in document.value:
         hint = _hint_without_kind(document.value)
@@ -153,7 +154,7 @@ def _header_problem(document: Document) -> Problem | None:
     if kind in _LATER_KINDS:
         return document.problem(("kind",), f"kind: {kind} is {NOT_YET}. Take it out of these files.")
     what = repr(kind) if isinstance(kind, str) else found(document, ("kind",))
-    near = nearest(kind, kinds) or " Correct it, or take the document out of these files."
+    near = nearest(what, kinds) or " Correct it, or take the document out of these files."
     return document.problem(("kind",), f"kind: found {what}, expected {one_of(kinds)}.{near}")
 
 

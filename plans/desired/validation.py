@@ -16,10 +16,11 @@ from plans.desired.source import Document, Loc, field_name
 from plans.errors import Problem
 
 M = TypeVar("M", bound=BaseModel)
+V = TypeVar("V")
 
 NOT_YET = "not supported by this version"
 
-_GIVE_A_VALUE = 'Give a value ("" is the empty text, {} the empty mapping), or remove the key.'
+_GIVE_A_VALUE = "Give a value, or remove the key."
 _KEY = "[key]"
 _TEXT, _NUMBER, _MAPPING, _LIST = "text", "a whole number", "a mapping", "a list"
 _EXPECTED = {
@@ -50,6 +51,10 @@ class Wording:
     variants: frozenset[str] = frozenset()
     """The names that the model's unions put into an error's loc: no part of the document."""
 
+    def expects(self, loc: Loc) -> str:
+        """What belongs at `loc`, or nothing when the type says it well enough."""
+        return _lookup(self.expected, loc) or ""
+
 
 def fit(model: type[M], document: Document, wording: Wording) -> tuple[M | None, list[Problem]]:
     """The document as `model`, or None; and everything that is wrong with it beyond its `refused` values."""
@@ -64,20 +69,21 @@ def fit(model: type[M], document: Document, wording: Wording) -> tuple[M | None,
                 problem = _Error(model, document, wording, loc, of_key, error).problem()
                 told.setdefault((loc, of_key), problem)
     wrong = {loc for loc, of_key in told if not of_key}
-    for loc, problem in misread_scalars(document):
+    for loc, problem in _misread_scalars(document, wording):
         if not any(loc[:length] in wrong for length in range(len(loc) + 1)):
             told[loc, False] = problem
     return (None if told else result), list(told.values())
 
 
-def misread_scalars(document: Document) -> Iterator[tuple[Loc, Problem]]:
+def _misread_scalars(document: Document, wording: Wording) -> Iterator[tuple[Loc, Problem]]:
     """Values that a model may take, but that are not what the file seems to say: nulls, octal numbers."""
     for loc, scalar in document.scalars.items():
         if document.is_refused(loc):
             continue
         name = field_name(loc) or "document"
         if scalar.reading == "nothing":
-            say = f"found nothing. {_GIVE_A_VALUE}"
+            expected = wording.expects(loc)
+            say = f"found nothing{expected and f', expected {expected}'}. {_GIVE_A_VALUE}"
             yield loc, document.problem(loc, f"{name}: {say}", at_key=True)
         elif scalar.is_trap:
             value, text = document.get(loc), scalar.text
@@ -117,6 +123,10 @@ def _loc_in_document(raw: Loc, wording: Wording) -> tuple[Loc, bool]:
     return tuple(step for step in steps if step not in wording.variants), of_key
 
 
+def _lookup(table: Mapping[Loc, V], loc: Loc) -> V | None:
+    return next((value for pattern, value in table.items() if _matches(loc, pattern)), None)
+
+
 def _matches(loc: Loc, pattern: Loc) -> bool:
     return len(loc) == len(pattern) and all(p in ("*", step) for p, step in zip(pattern, loc, strict=True))
 
@@ -135,7 +145,7 @@ class _Error:
     def problem(self) -> Problem:
         kind = self.raw["type"]
         if kind == "missing":
-            message = f"missing; expected {self._lookup(self.wording.expected)}. Add it."
+            message = f"missing; expected {self.wording.expects(self.loc)}. Add it."
             return self.document.problem(self.loc[:-1], self._named(message), at_key=True)
         if kind == "extra_forbidden":
             return self.document.problem(self.loc, self._named(self._unknown_field()), at_key=True)
@@ -150,12 +160,12 @@ class _Error:
         if kind == "value_error":
             return str(self.raw["ctx"]["error"])
         if isinstance(self.document.get(self.loc), dict):
-            later_form = self._lookup(self.wording.later_forms)
+            later_form = _lookup(self.wording.later_forms, self.loc)
             if later_form:
                 return f"the long form is {NOT_YET}. {later_form}"
         if kind == "literal_error":
             return self._unknown_value()
-        expected = self._lookup(self.wording.expected) or _EXPECTED.get(kind, "another value")
+        expected = self.wording.expects(self.loc) or _EXPECTED.get(kind, "another value")
         return self._wrong_type(expected, kind)
 
     def _unknown_field(self) -> str:
@@ -172,7 +182,7 @@ class _Error:
         value = self.document.get(self.loc)
         if not isinstance(value, str):
             return self._wrong_type(expected, "literal_error")
-        if value in (self._lookup(self.wording.later_values) or ()):
+        if value in (_lookup(self.wording.later_values, self.loc) or ()):
             return f"{value!r} is {NOT_YET}; expected {expected}. Change it."
         near = nearest(value, choices) if len(choices) > 1 else ""
         return f"found {value!r}, expected {expected}.{near or ' Change it.'}"
@@ -189,9 +199,6 @@ class _Error:
         if kind == "int_type" and scalar.text.isdecimal():
             return f"{what}: remove the quotes."
         return f"{what}. Change it."
-
-    def _lookup(self, table: Mapping[Loc, Any]) -> Any:
-        return next((value for pattern, value in table.items() if _matches(self.loc, pattern)), None)
 
 
 def _fields_at(model: type[BaseModel], loc: Loc, wording: Wording) -> list[str]:

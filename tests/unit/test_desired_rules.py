@@ -1,0 +1,700 @@
+"""Every rule of the desired files, by the message that its breach gets, position included.
+
+Invariant: the text is compared whole; a message that changes is a change that a user meets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from plans.desired import load_desired
+from plans.errors import InputError
+
+
+def network(name: str = "vmnet", bridge: str = "br-phy", more: str = "") -> str:
+    head = f"apiVersion: ovsplan.io/v1alpha1\nkind: VMNetwork\nmetadata: {{name: {name}}}\n"
+    return f"{head}spec:\n  bridge: {bridge}\n{more}"
+
+
+def rollout(spec: str, name: str = "tonight") -> str:
+    return f"apiVersion: ovsplan.io/v1alpha1\nkind: Rollout\nmetadata: {{name: {name}}}\nspec:\n{spec}"
+
+
+def case(name: str, texts: list[str], *lines: str) -> Any:
+    return pytest.param(texts, list(lines), id=name)
+
+
+N = network()
+HEAD = N[: N.index("spec:")]
+
+INTERFACE_NAMES = [
+    case(
+        "bridge of 16 bytes",
+        [network(bridge="br-vmdata-123456")],
+        "a.yaml:5:11: spec.bridge: 'br-vmdata-123456' is 16 bytes; Linux interface names "
+        "have at most 15. Shorten it.",
+    ),
+    case(
+        "bytes, not characters",
+        [network(bridge="br-größengrößen")],
+        "a.yaml:5:11: spec.bridge: 'br-größengrößen' contains 'ö' and 'ß'; the name of a "
+        "bridge has letters, digits, '_', '.' and '-' only. Rename it. 'br-größengrößen' is "
+        "19 bytes; Linux interface names have at most 15. Shorten it.",
+    ),
+    case(
+        "slash",
+        [network(bridge="br/x")],
+        "a.yaml:5:11: spec.bridge: 'br/x' contains '/'; the name of a bridge has letters, "
+        "digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "blank",
+        [network(bridge="'br phy'")],
+        "a.yaml:5:11: spec.bridge: 'br phy' contains ' '; the name of a bridge has letters, "
+        "digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "colon and comma",
+        [network(bridge="'a:b,c'")],
+        "a.yaml:5:11: spec.bridge: 'a:b,c' contains ':' and ','; the name of a bridge has "
+        "letters, digits, '_', '.' and '-' only (':' and ',' separate the pairs of "
+        "ovn-bridge-mappings). Rename it.",
+    ),
+    case(
+        "dot",
+        [network(bridge="'.'")],
+        "a.yaml:5:11: spec.bridge: '.' names no bridge. Give its name.",
+    ),
+    case(
+        "empty",
+        [network(bridge='""')],
+        "a.yaml:5:11: spec.bridge: '' names no bridge. Give its name.",
+    ),
+    case(
+        "shell",
+        [network(bridge="'$(reboot)'")],
+        "a.yaml:5:11: spec.bridge: '$(reboot)' contains '$' and '(' and ')'; the name of a "
+        "bridge has letters, digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "option",
+        [network(bridge="--all")],
+        "a.yaml:5:11: spec.bridge: '--all' begins with '-', which commands read as an "
+        "option. Rename the bridge.",
+    ),
+    case(
+        "newline",
+        [network(bridge='"br-phy\\n"')],
+        "a.yaml:5:11: spec.bridge: 'br-phy\\n' contains '\\n'; the name of a bridge has "
+        "letters, digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "br-int",
+        [network(bridge="br-int")],
+        "a.yaml:5:11: spec.bridge: 'br-int' is OVN's own integration bridge; a localnet "
+        "mapped to it has no way out. Name the bridge that holds the uplink.",
+    ),
+    case(
+        "br-ex",
+        [network(bridge="br-ex")],
+        "a.yaml:5:11: spec.bridge: 'br-ex' carries the node's own traffic and belongs to "
+        "OVN-Kubernetes, which remakes it at boot. Name a bridge that VM traffic may have, "
+        "such as br-phy.",
+    ),
+    case(
+        "replaces br-ex",
+        [network(more="  replaces: {bridge: br-ex}\n")],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-ex' belongs to OVN-Kubernetes; without it "
+        "the node is off the network. Name the bridge that was made for VMs, or remove "
+        "'replaces'.",
+    ),
+    case(
+        "replaces br-int",
+        [network(more="  replaces: {bridge: br-int}\n")],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-int' belongs to OVN-Kubernetes; without it "
+        "the node is off the network. Name the bridge that was made for VMs, or remove "
+        "'replaces'.",
+    ),
+    case(
+        "replaces bad",
+        [network(more="  replaces: {bridge: br;x}\n")],
+        "a.yaml:6:22: spec.replaces.bridge: 'br;x' contains ';'; the name of a bridge has "
+        "letters, digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "replaces itself",
+        [network(more="  replaces: {bridge: br-phy}\n")],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-phy' cannot replace itself. Name the bridge "
+        "that goes, or remove 'replaces'.",
+    ),
+]
+
+LOCALNETS = [
+    case(
+        "localnet colon",
+        [network(name="'vm:net'")],
+        "a.yaml:3:18: metadata.name: 'vm:net' contains ':'; the name of a localnet has "
+        "letters, digits, '_', '.' and '-' only (':' and ',' separate the pairs of "
+        "ovn-bridge-mappings). Rename it.",
+    ),
+    case(
+        "localnet comma",
+        [network(name="'vm,net'")],
+        "a.yaml:3:18: metadata.name: 'vm,net' contains ','; the name of a localnet has "
+        "letters, digits, '_', '.' and '-' only (':' and ',' separate the pairs of "
+        "ovn-bridge-mappings). Rename it.",
+    ),
+    case(
+        "localnet blank",
+        [network(name="'vm net'")],
+        "a.yaml:3:18: metadata.name: 'vm net' contains ' '; the name of a localnet has "
+        "letters, digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "localnet shell",
+        [network(name="vm`id`")],
+        "a.yaml:3:18: metadata.name: 'vm`id`' contains '`'; the name of a localnet has "
+        "letters, digits, '_', '.' and '-' only. Rename it.",
+    ),
+    case(
+        "localnet long",
+        [network(name="v" * 254)],
+        "a.yaml:3:18: metadata.name: 'vvvvvvvvvvvvvvvvvvvv'... is 254 characters; the name "
+        "of a localnet has at most 253. Shorten it.",
+    ),
+    case(
+        "physnet",
+        [network(name="physnet")],
+        "a.yaml:3:18: metadata.name: 'physnet' belongs to OVN-Kubernetes: every node's own "
+        "way out is mapped by it (H01). Choose another localnet.",
+    ),
+    case(
+        "exgwphysnet",
+        [network(name="exgwphysnet")],
+        "a.yaml:3:18: metadata.name: 'exgwphysnet' belongs to OVN-Kubernetes: every node's "
+        "own way out is mapped by it (H01). Choose another localnet.",
+    ),
+]
+
+LABELS = [
+    case(
+        "label key",
+        [network(more="  nodes: {'a b': x}\n")],
+        "a.yaml:6:11: spec.nodes: 'a b' is not a label key: 'a b' must be 1 to 63 letters, "
+        "digits, '-', '_' and '.', beginning and ending with a letter or digit. Correct it.",
+    ),
+    case(
+        "label prefix",
+        [network(more="  nodes: {Ex_ample/a: x}\n")],
+        "a.yaml:6:11: spec.nodes: 'Ex_ample/a' is not a label key: 'Ex_ample' is not a DNS "
+        "name in lower case. Correct it.",
+    ),
+    case(
+        "label value",
+        [network(more="  nodes: {rack: a/b}\n")],
+        "a.yaml:6:17: spec.nodes.rack: 'a/b' is not a label value: it must be 1 to 63 "
+        "letters, digits, '-', '_' and '.', beginning and ending with a letter or digit. "
+        "Correct it.",
+    ),
+    case(
+        "label yes",
+        [network(more="  nodes: {gpu: yes}\n")],
+        'a.yaml:6:16: spec.nodes.gpu: found true (a YAML 1.1 boolean), expected text: quote it, as "yes".',
+    ),
+    case(
+        "label null",
+        [network(more="  nodes: {node-role.kubernetes.io/worker: }\n")],
+        "a.yaml:6:11: spec.nodes[node-role.kubernetes.io/worker]: found nothing, expected "
+        'text (the empty one is ""). Give a value, or remove the key.',
+    ),
+    case(
+        "label number",
+        [network(more="  nodes: {rack: 1_000}\n")],
+        'a.yaml:6:17: spec.nodes.rack: found 1000 (a YAML 1.1 number), expected text: quote it, as "1_000".',
+    ),
+    case(
+        "label octal",
+        [network(more="  nodes: {rack: 010}\n")],
+        'a.yaml:6:17: spec.nodes.rack: found 8 (a YAML 1.1 octal number), expected text: quote it, as "010".',
+    ),
+    case(
+        "label base-60",
+        [network(more="  nodes: {rack: 12:30}\n")],
+        "a.yaml:6:17: spec.nodes.rack: found 750 (a YAML 1.1 base-60 number), expected text: "
+        'quote it, as "12:30".',
+    ),
+    case(
+        "label float",
+        [network(more="  nodes: {rack: 1.10}\n")],
+        'a.yaml:6:17: spec.nodes.rack: found 1.1 (a number), expected text: quote it, as "1.10".',
+    ),
+    case(
+        "nodes list",
+        [network(more="  nodes: [worker-01]\n")],
+        "a.yaml:6:10: spec.nodes: found a list, expected a mapping of node labels. Change it.",
+    ),
+]
+
+MTUS = [
+    case(
+        "mtu low",
+        [network(more="  mtu: 575\n")],
+        "a.yaml:6:8: spec.mtu: 575 is below 576, which every IPv4 link must carry. Raise it.",
+    ),
+    case(
+        "mtu high",
+        [network(more="  mtu: 65536\n")],
+        "a.yaml:6:8: spec.mtu: 65536 is above 65535, the largest packet there is. Lower it.",
+    ),
+    case(
+        "mtu text",
+        [network(more="  mtu: '9000'\n")],
+        "a.yaml:6:8: spec.mtu: found '9000' (text), expected a whole number from 576 to "
+        "65535: remove the quotes.",
+    ),
+    case(
+        "mtu word",
+        [network(more="  mtu: jumbo\n")],
+        "a.yaml:6:8: spec.mtu: found 'jumbo' (text), expected a whole number from 576 to 65535. Change it.",
+    ),
+    case(
+        "mtu octal",
+        [network(more="  mtu: 01500\n")],
+        "a.yaml:6:8: spec.mtu: found 832: 01500 is a YAML 1.1 octal number. Write it in "
+        "plain decimals, or quote it as text.",
+    ),
+    case(
+        "mtu fraction",
+        [network(more="  mtu: 1500.5\n")],
+        "a.yaml:6:8: spec.mtu: found 1500.5 (a number), expected a whole number from 576 to "
+        "65535. Change it.",
+    ),
+    case(
+        "mtu bool",
+        [network(more="  mtu: on\n")],
+        "a.yaml:6:8: spec.mtu: found true (a YAML 1.1 boolean), expected a whole number from "
+        "576 to 65535. Change it.",
+    ),
+    case(
+        "mtu null",
+        [network(more="  mtu:\n")],
+        "a.yaml:6:3: spec.mtu: found nothing, expected a whole number from 576 to 65535. "
+        "Give a value, or remove the key.",
+    ),
+]
+
+SHAPES = [
+    case(
+        "bridge yes",
+        [network(bridge="yes")],
+        'a.yaml:5:11: spec.bridge: found true (a YAML 1.1 boolean), expected text: quote it, as "yes".',
+    ),
+    case(
+        "bridge on",
+        [network(bridge="on")],
+        'a.yaml:5:11: spec.bridge: found true (a YAML 1.1 boolean), expected text: quote it, as "on".',
+    ),
+    case(
+        "bridge true",
+        [network(bridge="true")],
+        'a.yaml:5:11: spec.bridge: found true (a boolean), expected text: quote it, as "true".',
+    ),
+    case(
+        "bridge 010",
+        [network(bridge="010")],
+        'a.yaml:5:11: spec.bridge: found 8 (a YAML 1.1 octal number), expected text: quote it, as "010".',
+    ),
+    case(
+        "bridge null",
+        [network(bridge="~")],
+        "a.yaml:5:3: spec.bridge: found nothing, expected the name of the bridge that the "
+        "localnet is to be on. Give a value, or remove the key.",
+    ),
+    case(
+        "bridge long form",
+        [network(bridge="{name: br-vmdata, ports: [bond0]}")],
+        "a.yaml:5:11: spec.bridge: the long form is not supported by this version. Write the "
+        "name alone; the bridge must be there already.",
+    ),
+    case(
+        "spec list",
+        [f"{HEAD}spec: []\n"],
+        "a.yaml:4:7: spec: found a list, expected a mapping with 'bridge'. Change it.",
+    ),
+    case(
+        "spec missing",
+        [HEAD],
+        "a.yaml:1:1: spec: missing; expected a mapping with 'bridge'. Add it.",
+    ),
+    case(
+        "bridge missing",
+        [f"{HEAD}spec:\n  mtu: 9000\n"],
+        "a.yaml:4:1: spec.bridge: missing; expected the name of the bridge that the localnet "
+        "is to be on. Add it.",
+    ),
+    case(
+        "name missing",
+        [network(name="vmnet").replace("name: vmnet", "")],
+        "a.yaml:3:1: metadata.name: missing; expected the localnet's name. Add it.",
+    ),
+    case(
+        "apiVersion missing",
+        ["kind: VMNetwork\nmetadata: {name: vmnet}\nspec: {bridge: br-phy}\n"],
+        "a.yaml:1:1: apiVersion: missing; expected 'ovsplan.io/v1alpha1'. Add it.",
+    ),
+]
+
+FIELDS = [
+    case(
+        "unknown field",
+        [network(more="  birdge: br-phy\n")],
+        "a.yaml:6:3: spec.birdge: unknown field; expected bridge, delivery, mtu, nodes or "
+        "replaces. Did you mean 'bridge'?",
+    ),
+    case(
+        "far field",
+        [network(more="  color: red\n")],
+        "a.yaml:6:3: spec.color: unknown field; expected bridge, delivery, mtu, nodes or "
+        "replaces. Remove it.",
+    ),
+    case(
+        "unknown in metadata",
+        [network(name="vmnet, labels: {}")],
+        "a.yaml:3:25: metadata.labels: unknown field; expected name. Remove it.",
+    ),
+    case(
+        "unknown in replaces",
+        [network(more="  replaces: {bridge: br-vmdata, brigde: x}\n")],
+        "a.yaml:6:33: spec.replaces.brigde: unknown field; expected bridge. Did you mean 'bridge'?",
+    ),
+    case(
+        "unknown at root",
+        [network(more="status: {}\n")],
+        "a.yaml:6:1: status: unknown field; expected apiVersion, kind, metadata or spec. Remove it.",
+    ),
+    case(
+        "uplink",
+        [network(more="  uplink: {node: {bridge: br-ex}}\n")],
+        "a.yaml:6:3: spec.uplink: not supported by this version. Remove it.",
+    ),
+    case(
+        "l2",
+        [network(more="  l2Advertisements: {}\n")],
+        "a.yaml:6:3: spec.l2Advertisements: not supported by this version. Remove it.",
+    ),
+    case(
+        "networks",
+        [network(more="  networks: {}\n")],
+        "a.yaml:6:3: spec.networks: not supported by this version. Remove it.",
+    ),
+    case(
+        "attachments",
+        [network(more="  attachments: {}\n")],
+        "a.yaml:6:3: spec.attachments: not supported by this version. Remove it.",
+    ),
+    case(
+        "policies",
+        [network(more="  replaces: {bridge: br-vmdata, policies: [br-vmdata]}\n")],
+        "a.yaml:6:33: spec.replaces.policies: not supported by this version. Remove it.",
+    ),
+    case(
+        "delivery nncp",
+        [network(more="  delivery: {by: nncp}\n")],
+        "a.yaml:6:18: spec.delivery.by: 'nncp' is not supported by this version; expected "
+        "'ovsdb'. Change it.",
+    ),
+    case(
+        "delivery node-file",
+        [network(more="  delivery: {by: node-file}\n")],
+        "a.yaml:6:18: spec.delivery.by: 'node-file' is not supported by this version; "
+        "expected 'ovsdb'. Change it.",
+    ),
+    case(
+        "delivery policy",
+        [network(more="  delivery: {by: ovsdb, policy: x}\n")],
+        "a.yaml:6:25: spec.delivery.policy: not supported by this version. Remove it.",
+    ),
+    case(
+        "delivery unknown",
+        [network(more="  delivery: {by: ovsb}\n")],
+        "a.yaml:6:18: spec.delivery.by: found 'ovsb', expected 'ovsdb'. Change it.",
+    ),
+    case(
+        "delivery text",
+        [network(more="  delivery: ovsdb\n")],
+        "a.yaml:6:13: spec.delivery: found 'ovsdb' (text), expected {by: ovsdb}. Change it.",
+    ),
+]
+
+HEADERS = [
+    case(
+        "api version",
+        [N.replace("v1alpha1", "v1")],
+        "a.yaml:1:13: apiVersion: found 'ovsplan.io/v1', expected 'ovsplan.io/v1alpha1'. Change it.",
+    ),
+    case(
+        "kind typo",
+        [N.replace("VMNetwork", "VmNetwork")],
+        "a.yaml:2:7: kind: found 'VmNetwork', expected VMNetwork or Rollout. Did you mean 'VMNetwork'?",
+    ),
+    case(
+        "foreign kind",
+        [N, "apiVersion: v1\nkind: ConfigMap\n"],
+        "b.yaml:2:7: kind: found 'ConfigMap', expected VMNetwork or Rollout. Correct it, or "
+        "take the document out of these files.",
+    ),
+    case(
+        "native nncp",
+        [N, "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\n"],
+        "b.yaml:2:7: kind: NodeNetworkConfigurationPolicy is not supported by this version. "
+        "Take it out of these files.",
+    ),
+    case(
+        "native nad",
+        [N, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\n"],
+        "b.yaml:2:7: kind: NetworkAttachmentDefinition is not supported by this version. "
+        "Take it out of these files.",
+    ),
+    case(
+        "world",
+        [N, "apiVersion: ovsplan.io/v1alpha1\nkind: World\n"],
+        "b.yaml:2:7: kind: a World is for `ovsplan twin init`; it is not desired state. Move "
+        "it to another folder.",
+    ),
+    case(
+        "target",
+        [N, "cluster: {twin: world}\n"],
+        "b.yaml:1:1: kind: missing; expected VMNetwork or Rollout. This looks like a target "
+        "file: give it by --target, and keep it in another folder.",
+    ),
+    case(
+        "no kind",
+        [N, "apiVersion: ovsplan.io/v1alpha1\n"],
+        "b.yaml:1:1: kind: missing; expected VMNetwork or Rollout. Add it.",
+    ),
+    case(
+        "kind list",
+        [N, "kind: [VMNetwork]\n"],
+        "b.yaml:1:7: kind: found a list, expected VMNetwork or Rollout. Correct it, or take "
+        "the document out of these files.",
+    ),
+    case(
+        "a list",
+        [N, "- a\n"],
+        "b.yaml:1:1: document: found a list, expected a mapping with apiVersion, kind, metadata and spec.",
+    ),
+    case(
+        "a word",
+        [N, "hello\n"],
+        "b.yaml:1:1: document: found 'hello' (text), expected a mapping with apiVersion, "
+        "kind, metadata and spec.",
+    ),
+]
+
+ROLLOUTS = [
+    case(
+        "order twice",
+        [N, rollout("  order:\n  - worker-01\n  - worker-02\n  - worker-01\n")],
+        "b.yaml:8:5: spec.order[2]: node 'worker-01' is in the order twice, first in line 6. Remove one.",
+    ),
+    case(
+        "order bad",
+        [N, rollout("  order: [Worker_01]\n")],
+        "b.yaml:5:11: spec.order[0]: 'Worker_01' is not a node name: at most 253 lower-case "
+        "letters, digits, '-' and '.', each part beginning and ending with a letter or "
+        "digit. Write it as the cluster has it.",
+    ),
+    case(
+        "order number",
+        [N, rollout("  order: [1]\n")],
+        'b.yaml:5:11: spec.order[0]: found 1 (a number), expected text: quote it, as "1".',
+    ),
+    case(
+        "order empty",
+        [N, rollout("  order: []\n")],
+        "b.yaml:5:10: spec.order: the list is empty. Name the nodes, or remove 'order'.",
+    ),
+    case(
+        "order text",
+        [N, rollout("  order: worker-01\n")],
+        "b.yaml:5:10: spec.order: found 'worker-01' (text), expected a list of nodes, or "
+        "{canary: NODE, then: fewest-vms}. Change it.",
+    ),
+    case(
+        "order null",
+        [N, rollout("  order:\n")],
+        "b.yaml:5:3: spec.order: found nothing, expected a list of nodes, or {canary: NODE, "
+        "then: fewest-vms}. Give a value, or remove the key.",
+    ),
+    case(
+        "canary unknown then",
+        [N, rollout("  order: {canary: worker-01, then: fewest-vm}\n")],
+        "b.yaml:5:36: spec.order.then: found 'fewest-vm', expected 'fewest-vms' or 'name'. "
+        "Did you mean 'fewest-vms'?",
+    ),
+    case(
+        "canary unknown field",
+        [N, rollout("  order: {canary: worker-01, than: name}\n")],
+        "b.yaml:5:30: spec.order.than: unknown field; expected canary or then. Did you mean 'then'?",
+    ),
+    case(
+        "canary missing",
+        [N, rollout("  order: {then: name}\n")],
+        "b.yaml:5:3: spec.order.canary: missing; expected the name of the node that goes first. Add it.",
+    ),
+    case(
+        "canary list",
+        [N, rollout("  order: {canary: [worker-01]}\n")],
+        "b.yaml:5:19: spec.order.canary: found a list, expected the name of the node that "
+        "goes first. Change it.",
+    ),
+    case(
+        "evacuate null",
+        [N, rollout("  evacuate:\n")],
+        "b.yaml:5:3: spec.evacuate: found nothing, expected a mapping; {} is the usual "
+        "evacuation. Give a value, or remove the key.",
+    ),
+    case(
+        "evacuate true",
+        [N, rollout("  evacuate: yes\n")],
+        "b.yaml:5:13: spec.evacuate: found true (a YAML 1.1 boolean), expected a mapping; {} "
+        "is the usual evacuation. Change it.",
+    ),
+    case(
+        "restart",
+        [N, rollout("  evacuate: {default: restart}\n")],
+        "b.yaml:5:23: spec.evacuate.default: 'restart' is not supported by this version; "
+        "expected 'live-migrate' or 'stay'. Change it.",
+    ),
+    case(
+        "vm restart",
+        [N, rollout("  evacuate: {vms: {db/oracle-1: restart}}\n")],
+        "b.yaml:5:33: spec.evacuate.vms[db/oracle-1]: 'restart' is not supported by this "
+        "version; expected 'live-migrate' or 'stay'. Change it.",
+    ),
+    case(
+        "vm unknown",
+        [N, rollout("  evacuate: {vms: {db/oracle-1: live-migrat}}\n")],
+        "b.yaml:5:33: spec.evacuate.vms[db/oracle-1]: found 'live-migrat', expected "
+        "'live-migrate' or 'stay'. Did you mean 'live-migrate'?",
+    ),
+    case(
+        "vm no ns",
+        [N, rollout("  evacuate: {vms: {oracle-1: stay}}\n")],
+        "b.yaml:5:20: spec.evacuate.vms: 'oracle-1' has no namespace. Write NAMESPACE/NAME, "
+        "as in 'default/oracle-1'.",
+    ),
+    case(
+        "vm ns",
+        [N, rollout("  evacuate: {vms: {DB/oracle-1: stay}}\n")],
+        "b.yaml:5:20: spec.evacuate.vms: 'DB' is not a namespace: at most 63 lower-case "
+        "letters, digits and '-', beginning and ending with a letter or digit. Write it as "
+        "the cluster has it.",
+    ),
+    case(
+        "vm name",
+        [N, rollout("  evacuate: {vms: {db/a/b: stay}}\n")],
+        "b.yaml:5:20: spec.evacuate.vms: 'a/b' is not a VM name: at most 253 lower-case "
+        "letters, digits, '-' and '.', each part beginning and ending with a letter or "
+        "digit. Write it as the cluster has it.",
+    ),
+    case(
+        "return",
+        [N, rollout("  evacuate: {return: home}\n")],
+        "b.yaml:5:22: spec.evacuate.return: found 'home', expected 'origin' or 'none'. Change it.",
+    ),
+    case(
+        "return no",
+        [N, rollout("  evacuate: {return: no}\n")],
+        "b.yaml:5:22: spec.evacuate.return: found false (a YAML 1.1 boolean), expected "
+        "'origin' or 'none'. Change it.",
+    ),
+    case(
+        "convert",
+        [N, rollout("  convert: console\n")],
+        "b.yaml:5:3: spec.convert: not supported by this version. Remove it.",
+    ),
+    case(
+        "attest",
+        [N, rollout("  attest: []\n")],
+        "b.yaml:5:3: spec.attest: not supported by this version. Remove it.",
+    ),
+    case(
+        "rollout name",
+        [N, rollout("  order: [a]\n", name="To_night")],
+        "b.yaml:3:18: metadata.name: 'To_night' is not a name: at most 253 lower-case "
+        "letters, digits, '-' and '.', each part beginning and ending with a letter or "
+        "digit. Write it as the cluster has it.",
+    ),
+]
+
+BETWEEN = [
+    case(
+        "duplicate",
+        [N, "---\n" + N],
+        "b.yaml:4:18: metadata.name: VMNetwork 'vmnet' is declared here and at a.yaml:3. Remove one.",
+    ),
+    case(
+        "duplicate in a file",
+        [N + "---\n" + N],
+        "a.yaml:9:18: metadata.name: VMNetwork 'vmnet' is declared here and at a.yaml:3. Remove one.",
+    ),
+    case(
+        "contradiction",
+        [
+            network(name="a", bridge="br-phy", more="  replaces: {bridge: br-vmdata}\n"),
+            network(name="b", bridge="br-vmdata"),
+        ],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-vmdata' is taken away here, but VMNetwork "
+        "'b' is to be on it (b.yaml:5). Change one of them.",
+    ),
+    case(
+        "swap",
+        [
+            network(name="a", bridge="br-a", more="  replaces: {bridge: br-b}\n"),
+            network(name="b", bridge="br-b", more="  replaces: {bridge: br-a}\n"),
+        ],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-b' is taken away here, but VMNetwork 'b' is "
+        "to be on it (b.yaml:5). Change one of them.",
+        "b.yaml:6:22: spec.replaces.bridge: 'br-a' is taken away here, but VMNetwork 'a' is "
+        "to be on it (a.yaml:5). Change one of them.",
+    ),
+    case(
+        "two rollouts",
+        [N, rollout("  order: [a]\n", name="one"), rollout("  order: [a]\n", name="two")],
+        "c.yaml:2:7: kind: a second Rollout; the first is at b.yaml:2. A run has one. Remove the other.",
+    ),
+    case(
+        "rollout twice",
+        [N, rollout("  order: [a]\n"), rollout("  order: [a]\n")],
+        "c.yaml:3:18: metadata.name: Rollout 'tonight' is declared here and at b.yaml:3. Remove one.",
+    ),
+    case(
+        "no network",
+        [rollout("  order: [a]\n")],
+        "no VMNetwork in a.yaml. Declare at least one: kind VMNetwork, metadata.name, spec.bridge.",
+    ),
+    case(
+        "nothing",
+        ["# nothing\n---\n---\n"],
+        "no VMNetwork in a.yaml. Declare at least one: kind VMNetwork, metadata.name, spec.bridge.",
+    ),
+    case(
+        "no files",
+        [],
+        "no files were given, so there is no VMNetwork. Declare at least one: kind "
+        "VMNetwork, metadata.name, spec.bridge.",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("texts", "lines"),
+    [*INTERFACE_NAMES, *LOCALNETS, *LABELS, *MTUS, *SHAPES, *FIELDS, *HEADERS, *ROLLOUTS, *BETWEEN],
+)
+def test_a_broken_rule_is_named_with_its_place_and_the_way_out(texts: list[str], lines: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        load_desired([(f"{letter}.yaml", text) for letter, text in zip("abc", texts, strict=False)])
+    assert str(refused.value).splitlines() == lines
