@@ -1,0 +1,113 @@
+"""Kubelet, CNI and QEMU for virt-launcher pods: ports on real nodes follow the pods of the twin's API.
+
+Invariant: level-triggered. Every pass compares what the API says with what was plugged, so a kubelet that was
+away catches up, and one that comes twice does nothing the second time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from providers.ports import Body, Cluster, Conflict, MergePatch, NotFound, Ref
+
+from . import inventory
+from .inventory import Pod
+from .wiring import Wiring, arp_request, gateway, send
+
+_TALK_EVERY = 1.0
+
+
+@dataclass
+class Kubelet:
+    """Plays all nodes' kubelets. `migration_seconds` is how long a guest's memory takes to be copied."""
+
+    cluster: Cluster
+    wiring: Wiring
+    migration_seconds: float
+    _held: dict[str, Pod] = field(default_factory=dict)
+    _copies: dict[str, float] = field(default_factory=dict)
+    _next_talk: float = 0.0
+
+    def run(self, *, every: float, until: Callable[[], bool]) -> None:
+        """Pass after pass, `every` seconds apart, until told to stop."""
+        vmis = inventory.instances(self.cluster)
+        pods = inventory.pods(self.cluster, vmis, inventory.networks(self.cluster))
+        self.wiring.clear(self.wiring.spec.nodes, pods.values())
+        while not until():
+            self.once()
+            time.sleep(every)
+
+    def once(self) -> None:
+        """One pass. Each call to the API also lets the twin's controllers act."""
+        vmis = inventory.instances(self.cluster)
+        pods = inventory.pods(self.cluster, vmis, inventory.networks(self.cluster))
+        for key in sorted(self._held.keys() - pods.keys()):
+            self.wiring.unplug(self._held.pop(key))
+        for key, pod in pods.items():
+            if key not in self._held:
+                self._start(pod, vmis[pod.vm])
+        for vm, vmi in vmis.items():
+            self._copy(vm, vmi, pods)
+        self._talk(vmis, pods)
+
+    def _start(self, pod: Pod, vmi: Body) -> None:
+        """Plug the pod and report it. Unless it is a migration's target, its guest runs here from now on."""
+        self.wiring.add_switches(pod.nics)
+        self.wiring.add_guest(pod)
+        self.wiring.plug(pod)
+        if pod.phase == "Pending":
+            if not pod.migration:
+                self.wiring.activate(pod, ())
+            self._report_running(pod)
+        self._held[pod.key] = pod
+
+    def _copy(self, vm: str, vmi: Body, pods: Mapping[str, Pod]) -> None:
+        """Move the guest when its memory has been copied: first the hand-over, then the word to the API."""
+        state = vmi.get("status", {}).get("migrationState") or {}
+        uid = state.get("migrationUid", "")
+        if not uid or state.get("completed") or state.get("failed") or state.get("targetNodeDomainDetected"):
+            self._copies.pop(vm, None)
+            return
+        target = next((pod for pod in pods.values() if pod.migration == uid), None)
+        if target is None or target.key not in self._held:
+            return
+        started = self._copies.setdefault(vm, time.monotonic())
+        if time.monotonic() >= started + self.migration_seconds:
+            others = [pod for pod in pods.values() if pod.vm == vm and pod.key != target.key]
+            self.wiring.activate(target, others)
+            self._patch(Ref(*inventory.VMI, vm.split("/")[1], vm.split("/")[0]), _DETECTED)
+
+    def _report_running(self, pod: Pod) -> None:
+        ref = Ref("v1", "Pod", pod.name, pod.namespace)
+        body = self.cluster.get(ref)
+        if body is None:
+            return
+        kept = [each for each in body.get("status", {}).get("conditions", []) if each["type"] != "Ready"]
+        conditions = [*kept, {"type": "Ready", "status": "True"}]
+        self._patch(ref, {"status": {"phase": "Running", "conditions": conditions}})
+
+    def _patch(self, ref: Ref, patch: Mapping[str, Any]) -> None:
+        try:
+            self.cluster.write(MergePatch(ref, patch))
+        except (Conflict, NotFound):
+            # Deleted or changed under us; the next pass sees what is there now.
+            return
+
+    def _talk(self, vmis: Mapping[str, Body], pods: Mapping[str, Pod]) -> None:
+        """A guest that is not silent says something every second, so that the switch never forgets it."""
+        if time.monotonic() < self._next_talk:
+            return
+        self._next_talk = time.monotonic() + _TALK_EVERY
+        for vm in vmis:
+            pod = next((pod for pod in pods.values() if pod.vm == vm and pod.key in self._held), None)
+            if pod is None or self.wiring.spec.silent.get(vm, False):
+                continue
+            for nic in pod.nics:
+                question = arp_request(nic.mac, self.wiring.address(vm, nic), gateway(nic.vlan))
+                send(self.wiring.place.guest(vm), nic.guest, question)
+
+
+_DETECTED = {"status": {"migrationState": {"targetNodeDomainDetected": True}}}
