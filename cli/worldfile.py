@@ -18,7 +18,7 @@ from plans.desired import names
 from plans.desired.models import API_VERSION, Model
 from plans.desired.source import Document, Loc, field_name
 from plans.desired.validation import Wording, fit
-from plans.errors import InputError
+from plans.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from providers.twin import WorldError
@@ -57,9 +57,9 @@ class WorldFile:
     spec: Mapping[str, Any]
 
     def explain(self, error: WorldError) -> InputError:
-        """What the twin found wrong, with its place in the file."""
+        """What the twin found wrong at `error.path`, with its place in the file."""
         loc: Loc = tuple(error.path)
-        if not loc or loc[0] not in _ROOTS:
+        if loc[0] not in _ROOTS:
             loc = ("spec", *loc)
         return InputError([self.document.problem(loc, f"{field_name(loc)}: {error.message}")])
 
@@ -81,5 +81,7 @@ def make_world(path: str, folder: str) -> str:
     try:
         init_world(world.document.value, Path(folder))
     except WorldError as error:
+        if not error.path:
+            raise InputError([Problem(folder, 0, 0, error.message)]) from error
         raise world.explain(error) from error
     return world.name
