@@ -88,12 +88,15 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
         documents += source.documents
         problems += source.problems
     ours: list[_Declared] = []
+    all_read = not problems
     for document in documents:
         declared, wrong = _read_one(document)
         problems += wrong
         ours += [declared] if declared else []
+        all_read = all_read and declared is not None
     problems += _between(ours)
-    if not problems and not any(declared.kind == "VMNetwork" for declared in ours):
+    # What could not be read may be the VMNetwork that is missed.
+    if all_read and not any(declared.kind == "VMNetwork" for declared in ours):
         problems.append(_nothing_declared(texts))
     if problems:
         raise InputError(problems)

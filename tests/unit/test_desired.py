@@ -156,6 +156,12 @@ def test_a_document_with_problems_of_its_own_still_takes_part_in_contradictions(
     assert "VMNetwork 'b' is to be on it (b.yaml:6)" in lines[0]
 
 
+def test_a_missing_network_is_told_with_the_problems_of_the_rollout() -> None:
+    with pytest.raises(InputError) as refused:
+        load(ROLLOUT.replace("none", "home"))
+    assert [line.split(" ")[0] for line in str(refused.value).splitlines()] == ["no", "a.yaml:6:48:"]
+
+
 def test_the_documented_examples_load() -> None:
     assert len(EXAMPLES) == 2
     assert load(EXAMPLES[0]).rollout is None
