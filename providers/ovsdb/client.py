@@ -22,6 +22,7 @@ from providers.ports import Body, InDoubt, Refused, Unreachable
 _T = TypeVar("_T")
 _CHUNK = 1 << 18
 _LONGEST_ADDRESS = 107
+_PARTING = 0.1
 
 
 class _Gone(Exception):
@@ -59,6 +60,14 @@ class _Stream:
                 self._echo(message, deadline)
             elif "method" not in message and message.get("id") == ident:
                 return message
+
+    def withdraw(self, ident: int) -> None:
+        """Ask the server to forget a request that still waits, so that it can't come true behind our back.
+
+        Hanging up says the same, but a server may read the next connection first.
+        """
+        with suppress(_Gone):
+            self.send({"method": "cancel", "params": [ident], "id": None}, time.monotonic() + _PARTING)
 
     def catch_up(self) -> None:
         """Take in what came while nobody listened; raises _Gone when the server has hung up meanwhile.
@@ -152,8 +161,7 @@ class UnixOvsdb:
             try:
                 reply = self._exchange([database, *operations], deadline)
             except BaseException:
-                # Half a request, or an answer nobody took, must not meet the next one. It also withdraws a
-                # transaction that still waits, so that it can't come true behind our back.
+                # Half a request, or an answer nobody took, must not meet the next one.
                 self.close()
                 raise
         if reply.get("error") is not None:
@@ -172,6 +180,7 @@ class UnixOvsdb:
         try:
             return stream.answer(self._requests, deadline)
         except _Gone as exc:
+            stream.withdraw(self._requests)
             raise InDoubt(f"ovsdb-server at {self._path} gave no answer to a transaction: {exc}") from exc
 
     def _connected(self, deadline: float) -> _Stream:

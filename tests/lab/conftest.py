@@ -1,0 +1,31 @@
+"""One lab for the whole session, on which the tests here take turns.
+
+Invariant: whatever a test does to a node, `reset` undoes before the next one looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from . import daemons
+from .lab import Lab
+
+WORLD = Path(__file__).with_name("world.yaml")
+
+
+@pytest.fixture(scope="session")
+def needs_daemons() -> None:
+    """Skips where no lab can be built, naming what is missing."""
+    if lacking := daemons.lacking():
+        pytest.skip(f"no lab: this machine lacks {', '.join(lacking)}")
+
+
+@pytest.fixture(scope="session")
+def lab(needs_daemons: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    document = yaml.safe_load(WORLD.read_text())
+    with Lab.up(document, tmp_path_factory.mktemp("lab") / "world-1") as lab:
+        yield lab
