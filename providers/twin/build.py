@@ -1,0 +1,241 @@
+"""A new world from a world file: its objects, its nodes' databases, and the state in which they have come to rest.
+
+Invariant: the same `WorldSpec` gives the same world, down to every UID.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from providers.ports import Create, MergePatch, Ref
+from providers.twin import kubelet, ovs_view
+from providers.twin.forwarding import Forwarding
+from providers.twin.host import Host
+from providers.twin.kube import KUBEVIRT, NAD_API
+from providers.twin.kubevirt import NODE_NAME, launcher
+from providers.twin.networks import IFACE_ID
+from providers.twin.ovn_controller import ANNOUNCED_AT, MAPPINGS, OvnController
+from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
+from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac
+from providers.twin.store import Store
+from providers.twin.transact import empty_tables
+
+# The daemons are given this long before `start` to bring everything up.
+_SETTLING = 1.0
+_NODE_DAEMONS = ("vswitchd", "ovn-controller")
+
+
+def build(spec: WorldSpec, store: Store) -> None:
+    """Fill an empty store, inside one call."""
+    seed = uuid.uuid5(uuid.NAMESPACE_URL, f"ovsplan-twin/{spec.name}/{spec.seed}")
+    _put_meta(spec, store, str(seed))
+    host = Host(store, wall_clock=False)
+    _put_cluster(spec, host)
+    for node in spec.nodes:
+        _put_node(spec, node, host)
+    for vm in spec.vms:
+        _put_vm(spec, vm, host)
+    _come_to_rest(spec, host)
+    store.db.execute("DELETE FROM history")
+    store.put("meta|controllers", dict(spec.controllers))
+
+
+def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
+    timings, limits = spec.timings, spec.limits
+    store.put("meta|name", spec.name)
+    store.put("meta|seed", seed)
+    store.put("meta|clock", spec.start - _SETTLING)
+    store.put("meta|version", 1000)
+    store.put("meta|minted", 0)
+    # What the pods and the daemons would do here is laid down by `build` itself.
+    store.put("meta|controllers", {name: name in _NODE_DAEMONS for name in spec.controllers})
+    store.put(
+        "meta|settings",
+        {
+            "vswitchd": timings["vswitchd"],
+            "ovn_controller": timings["ovnController"],
+            "migration": timings["migration"],
+            "mac_ageing": timings["macAgeing"],
+            "per_cluster": limits["migrationsPerCluster"],
+            "per_node": limits["outboundPerNode"],
+            "ovn": spec.ovn,
+        },
+    )
+
+
+def _create(host: Host, api: str, kind: str, name: str, namespace: str | None, body: Mapping[str, Any]) -> Any:
+    return host.cluster.write(Create(Ref(api, kind, name, namespace), body))
+
+
+def _put_cluster(spec: WorldSpec, host: Host) -> None:
+    spaces = {"default", "kube-system"} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
+    for space in sorted(spaces):
+        body = {"metadata": {"labels": {"kubernetes.io/metadata.name": space}}, "status": {"phase": "Active"}}
+        _create(host, "v1", "Namespace", space, None, body)
+    for network in spec.networks:
+        config = {
+            "cniVersion": "0.4.0",
+            "name": network.name,
+            "type": "ovn-k8s-cni-overlay",
+            "topology": "localnet",
+            "netAttachDefName": f"{network.namespace}/{network.name}",
+            "physicalNetworkName": network.localnet,
+            "vlanID": network.vlan,
+            "mtu": network.mtu,
+        }
+        body = {"spec": {"config": json.dumps(config, indent=2)}}
+        _create(host, NAD_API, "NetworkAttachmentDefinition", network.name, network.namespace, body)
+
+
+def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
+    ready = {"type": "Ready", "status": "True" if node.ready else "False", "reason": "KubeletReady"}
+    if not node.ready:
+        ready["reason"] = "KubeletNotReady"
+    body = {
+        "metadata": {"labels": dict(node.labels)},
+        "spec": {"unschedulable": True} if node.cordoned else {},
+        "status": {
+            "conditions": [ready],
+            "allocatable": {"memory": node.memory},
+            "nodeInfo": {"bootID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"boot/{spec.name}/{spec.seed}/{node.name}"))},
+        },
+    }
+    _create(host, "v1", "Node", node.name, None, body)
+    store = host.store
+    store.put(f"nics|{node.name}", dict(node.nics))
+    if not node.reachable:
+        store.put(f"unreachable|{node.name}", True)
+    host.keep("ovn-version", node.name, {"ovn": node.ovn})
+    root = str(uuid.uuid5(uuid.UUID(store.get("meta|seed")), f"root {node.name}"))
+    store.put(f"ovs|{node.name}", empty_tables(root))
+    results = host.ovsdb(node.name).transact(DATABASE, _node_operations(spec, node), timeout=CALL)
+    for result in results:
+        if result and "error" in result:
+            raise RuntimeError(f"the database of {node.name} refused its first rows: {result['details']}")
+
+
+def _node_operations(spec: WorldSpec, node: NodeSpec) -> list[dict[str, Any]]:
+    started = str(int((spec.start - node.ovn_started) * 1000))
+    integration = BridgeSpec(INTEGRATION, (), {"ovn-startup-ts": started})
+    operations = []
+    for bridge in (integration, *node.bridges):
+        operations += _bridge_operations(bridge)
+    ids = {"hostname": node.name, "system-id": node.name, "ovn-bridge": INTEGRATION}
+    if node.mappings:
+        ids[MAPPINGS] = node.mappings
+    row = {"external_ids": _map(ids), "ovs_version": "3.1.0", "db_version": "8.3.1", "next_cfg": 1}
+    operations.append({"op": "update", "table": DATABASE, "where": [], "row": row})
+    return operations
+
+
+def _bridge_operations(bridge: BridgeSpec) -> list[dict[str, Any]]:
+    name = f"b_{bridge.name.replace('-', '_').replace('.', '_')}"
+    row: dict[str, Any] = {
+        "name": bridge.name,
+        "datapath_type": "netdev",
+        "external_ids": _map(bridge.external_ids),
+    }
+    if bridge.name == INTEGRATION:
+        row["fail_mode"] = "secure"
+    link = [["bridges", "insert", ["named-uuid", name]]]
+    operations: list[dict[str, Any]] = [
+        {"op": "insert", "table": "Bridge", "uuid-name": name, "row": row},
+        {"op": "mutate", "table": DATABASE, "where": [], "mutations": link},
+    ]
+    for port in (PortSpec(bridge.name, internal=True), *bridge.ports):
+        # NetworkManager writes the type out, ovs-vsctl leaves it empty; both mean a card of the system.
+        card = "system" if "NM.connection.uuid" in bridge.external_ids else ""
+        operations += ovs_view.insert_port(bridge.name, port.name, _interfaces(port, card), _port_columns(port))
+    return operations
+
+
+def _interfaces(port: PortSpec, card: str) -> list[dict[str, Any]]:
+    if port.peer:
+        return [{"name": port.name, "type": "patch", "options": _map({"peer": port.peer})}]
+    kind = "internal" if port.internal else card
+    return [{"name": name, "type": kind} for name in port.bond or (port.name,)]
+
+
+def _port_columns(port: PortSpec) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    if port.tag is not None:
+        columns["tag"] = port.tag
+    if port.mode:
+        columns["bond_mode"] = port.mode
+    return columns
+
+
+def _map(pairs: Mapping[str, str]) -> list[Any]:
+    return ["map", [[key, value] for key, value in pairs.items()]]
+
+
+def _put_vm(spec: WorldSpec, vm: VmSpec, host: Host) -> None:
+    if vm.silent:
+        host.store.put(f"silent|{vm.key}", True)
+    macs = {
+        name: mac or derived_mac(spec.seed, spec.name, vm.key, name) for name, (_, mac) in vm.attached.items()
+    }
+    inside = _template(vm, macs)
+    machine = {"spec": {"runStrategy": "Always", "template": {"spec": _template(vm, {})}}}
+    status = {"printableStatus": "Running", "created": True, "ready": True}
+    _create(host, KUBEVIRT, "VirtualMachine", vm.name, vm.namespace, {**machine, "status": status})
+    vmi = {
+        "metadata": {"labels": {NODE_NAME: vm.node, "vm.kubevirt.io/name": vm.name}},
+        "spec": inside,
+        "status": _vmi_status(spec, vm, macs),
+    }
+    made = _create(host, KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace, vmi)
+    pod = launcher(made, "first")
+    pod["spec"]["nodeName"] = vm.node
+    conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
+    pod["status"] = {"phase": "Running", "conditions": conditions}
+    running = _create(host, "v1", "Pod", pod["metadata"]["name"], vm.namespace, pod)
+    active = {"status": {"activePods": {running["metadata"]["uid"]: vm.node}}}
+    ref = Ref(KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace)
+    host.cluster.write(MergePatch(ref, active))
+    kubelet.plug(host, running)
+
+
+def _template(vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
+    interfaces: list[dict[str, Any]] = [{"name": "default", "masquerade": {}}]
+    networks: list[dict[str, Any]] = [{"name": "default", "pod": {}}]
+    for name, (nad, _) in vm.attached.items():
+        address = {"macAddress": macs[name]} if name in macs else {}
+        interfaces.append({"name": name, "bridge": {}, **address})
+        networks.append({"name": name, "multus": {"networkName": nad}})
+    devices = {"interfaces": interfaces}
+    return {"domain": {"memory": {"guest": vm.memory}, "devices": devices}, "networks": networks}
+
+
+def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
+    live = {"type": "LiveMigratable", "status": "True"}
+    if vm.blocked is not None:
+        live = {"type": "LiveMigratable", "status": "False", "reason": vm.blocked[0], "message": vm.blocked[1]}
+    everything = {"default": derived_mac(spec.seed, spec.name, vm.key, "pod"), **macs}
+    return {
+        "phase": "Running",
+        "nodeName": vm.node,
+        "interfaces": [{"name": name, "mac": mac, "infoSource": "domain"} for name, mac in everything.items()],
+        "conditions": [{"type": "Ready", "status": "True"}, live],
+        "migrationMethod": "LiveMigration",
+    }
+
+
+def _come_to_rest(spec: WorldSpec, host: Host) -> None:
+    """Let the nodes' daemons do their work, as if it had been done long ago."""
+    name = OvnController.name
+    for node in spec.nodes:
+        started = spec.start - node.ovn_started
+        view = ovs_view.read(host.ovsdb(node.name))
+        sent = sum(started + after <= spec.start for after in ANNOUNCED_AT)
+        ids = [i.external_ids for port in view.bridges[INTEGRATION].ports.values() for i in port.interfaces]
+        claims = {found[IFACE_ID]: {"at": started, "sent": sent} for found in ids if IFACE_ID in found}
+        host.keep(name, node.name, {"started": started, "claims": claims, "local": {}})
+    host.advance(spec.start)
+    forwarding = Forwarding()
+    for node in spec.nodes:
+        # Every VM has been heard not long before `start`, also one that sends nothing by itself.
+        forwarding.reconcile(host, node.name)

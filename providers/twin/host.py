@@ -1,0 +1,216 @@
+"""The inside of the twin: the objects, the nodes' databases and the controllers, run by one clock.
+
+Invariant: nothing here starts by itself. Inside one served call the controllers work until nothing is due at the
+present instant; the clock only moves by `advance`, which stops at every instant at which something falls due.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Unreachable, Write
+from providers.twin import node_shell
+from providers.twin.forwarding import Forwarding
+from providers.twin.kube import Api
+from providers.twin.kubelet import Kubelet
+from providers.twin.kubevirt import KubeVirt
+from providers.twin.ovn_controller import OvnController
+from providers.twin.scheduler import Scheduler
+from providers.twin.stage import Change, Controller, Settings
+from providers.twin.store import Store
+from providers.twin.transact import Outcome, execute
+from providers.twin.vswitchd import Vswitchd
+
+DATABASE = "Open_vSwitch"
+
+
+def all_controllers() -> tuple[Controller, ...]:
+    return Scheduler(), Kubelet(), KubeVirt(), Vswitchd(), OvnController(), Forwarding()
+
+
+class Host:
+    """A `Stage` over a store. Every use of it stands inside `store.call()`."""
+
+    def __init__(self, store: Store, wall_clock: bool) -> None:
+        self.store = store
+        self.wall_clock = wall_clock
+        self.api = Api(store, self.now, self.notify)
+        self.cluster = _Cluster(self.api)
+        self.clock = _Clock(self)
+        self._changes: list[Change] = []
+        self._controllers = {controller.name: controller for controller in all_controllers()}
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**self.store.get("meta|settings"))
+
+    def now(self) -> float:
+        return float(self.store.get("meta|clock"))
+
+    def notify(self, change: Change) -> None:
+        self._changes.append(change)
+
+    def abandon(self) -> None:
+        """Forget what a call that came to nothing had changed."""
+        self._changes.clear()
+
+    def working(self) -> Iterator[Controller]:
+        switched = self.store.get("meta|controllers")
+        return (controller for name, controller in self._controllers.items() if switched[name])
+
+    def settle(self) -> None:
+        """Let the controllers work until nothing is due now."""
+        now = self.now()
+        self._dispatch(now)
+        while (due := self.store.take_due(now)) is not None:
+            name, key = due
+            again = self._controllers[name].reconcile(self, key)
+            if again is not None:
+                self.store.enqueue(name, key, again)
+            self._dispatch(now)
+
+    def _dispatch(self, now: float) -> None:
+        while self._changes:
+            changes, self._changes = self._changes, []
+            settings = self.settings
+            for controller in self.working():
+                for change in changes:
+                    for key, delay in controller.keys(change, settings):
+                        self.store.enqueue(controller.name, key, now + delay)
+
+    def step(self, to: float) -> None:
+        """Move the clock on to `to`, or to the first instant before it at which something is due; settle there."""
+        self.settle()
+        due = self.store.next_due()
+        instant = to if due is None else min(due, to)
+        if instant > self.now():
+            self.store.put("meta|clock", instant)
+        self.settle()
+
+    def advance(self, to: float) -> None:
+        self.settle()
+        while self.now() < to:
+            self.step(to)
+
+    def catch_up(self) -> None:
+        """On the wall's clock, whatever fell due since the last call happens now, in its order."""
+        if not self.wall_clock:
+            return
+        now = time.time()
+        if now < self.now():
+            self.store.put("meta|clock", now)
+        self.advance(now)
+
+    def knows(self, node: str) -> bool:
+        return self.store.get(f"ovs|{node}") is not None
+
+    def transact(self, node: str, database: str, operations: Sequence[Body], elapsed: float) -> Outcome:
+        """One attempt at a transaction; commits when it can."""
+        if database != DATABASE:
+            details = f"No database named {database}."
+            return Outcome([{"error": "unknown database", "details": details}])
+        key = f"ovs|{node}"
+        seed = uuid.UUID(self.store.get("meta|seed"))
+        minted = int(self.store.get("meta|minted"))
+
+        def mint() -> str:
+            nonlocal minted
+            minted += 1
+            return str(uuid.uuid5(seed, f"row {minted}"))
+
+        outcome = execute(self.store.get(key), operations, mint, elapsed)
+        if outcome.tables is not None:
+            self.store.put(key, outcome.tables)
+            self.store.put("meta|minted", minted)
+            self.notify(Change("ovsdb", node, columns=outcome.changed))
+        return outcome
+
+    def ovsdb(self, node: str) -> _Database:
+        if not self.knows(node):
+            raise Unreachable(f"no such node: {node}")
+        return _Database(self, node)
+
+    def shell(self, node: str) -> _Shell:
+        if not self.knows(node):
+            raise Unreachable(f"no such node: {node}")
+        return _Shell(self, node)
+
+    def recall(self, controller: str, key: str) -> Any:
+        return self.store.get(f"mem|{controller}|{key}")
+
+    def keep(self, controller: str, key: str, memory: Any) -> None:
+        name = f"mem|{controller}|{key}"
+        if memory is None:
+            self.store.drop(name)
+        elif self.store.get(name) != memory:
+            self.store.put(name, memory)
+
+    def remembered(self, controller: str) -> Iterable[str]:
+        prefix = f"mem|{controller}"
+        return [key[len(prefix) + 1 :] for key in self.store.keys(prefix)]
+
+    def nics(self, node: str) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.store.get(f"nics|{node}") or {}
+        return found
+
+    def is_silent(self, vm: str) -> bool:
+        return self.store.get(f"silent|{vm}") is not None
+
+
+class _Cluster:
+    """`ports.Cluster` without log, faults or copies."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def get(self, ref: Ref) -> Body | None:
+        return self._api.get(ref)
+
+    def list(
+        self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Listing:
+        return self._api.list(api, kind, namespace, labels)
+
+    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
+        for _, event, body in self._api.events(api, kind, int(since or 0)):
+            yield Event(event, json.loads(body))
+
+    def write(self, request: Write, *, dry_run: bool = False) -> Body:
+        return self._api.write(request, dry_run)
+
+
+class _Database:
+    def __init__(self, host: Host, node: str) -> None:
+        self._host = host
+        self._node = node
+
+    def transact(self, database: str, operations: Sequence[Body], *, timeout: float) -> list[Any]:
+        outcome = self._host.transact(self._node, database, operations, 0.0)
+        if outcome.waits is not None:
+            raise Refused("a controller's transaction does not wait")
+        return outcome.results
+
+
+class _Shell:
+    def __init__(self, host: Host, node: str) -> None:
+        self._host = host
+        self._node = node
+
+    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
+        return node_shell.run(self._host, self._node, argv)
+
+
+class _Clock:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def now(self) -> float:
+        return self._host.now()
+
+    def wait_until(self, instant: float) -> None:
+        if instant > self._host.now():
+            raise Refused("a controller does not wait: it asks to be called again")

@@ -1,0 +1,110 @@
+"""The kubelet of every node, with virt-handler and the CNI plugin: what happens on the node a pod is put on.
+
+Invariant: a pod's ports are on br-int of its node from just before it is Running until it is deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from providers.ports import Body, MergePatch, Ref
+from providers.twin import ovs_view
+from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, VM, attachments, mac_of
+from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
+from providers.twin.stage import Change, Settings, Stage
+
+VM_NAME = "vm.kubevirt.io/name"
+
+
+class Kubelet:
+    name = "kubelet"
+
+    def keys(self, change: Change, settings: Settings) -> Iterable[tuple[str, float]]:
+        body = change.body or {}
+        if change.kind == "Pod":
+            node = body.get("spec", {}).get("nodeName")
+            if change.deleted and node:
+                yield f"unplug {node} {change.namespace} {change.name}", 0.0
+            elif node and body.get("status", {}).get("phase") == "Pending":
+                yield f"pod {change.namespace} {change.name}", 0.0
+        if change.kind == "VirtualMachineInstance" and not change.deleted:
+            move = body.get("status", {}).get("migrationState") or {}
+            if move.get("startTimestamp") and not move.get("targetNodeDomainDetected") and not move.get("completed"):
+                yield f"copy {change.namespace} {change.name}", settings.migration
+
+    def reconcile(self, stage: Stage, key: str) -> float | None:
+        what, *rest = key.split(" ")
+        if what == "unplug":
+            unplug(stage, *rest)
+        elif what == "pod":
+            _start(stage, *rest)
+        else:
+            return _hand_over(stage, *rest)
+        return None
+
+
+def _start(stage: Stage, namespace: str, name: str) -> None:
+    ref = Ref("v1", "Pod", name, namespace)
+    pod = stage.cluster.get(ref)
+    if pod is None or pod["status"].get("phase") != "Pending":
+        return
+    plug(stage, pod)
+    ready = {"type": "Ready", "status": "True"}
+    conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
+    status = {"phase": "Running", "conditions": [*conditions, ready]}
+    stage.cluster.write(MergePatch(ref, {"status": status}))
+
+
+def plug(stage: Stage, pod: Body) -> None:
+    """Add a port to br-int for each localnet network of the VM whose pod this is."""
+    metadata = pod["metadata"]
+    namespace, vm = metadata["namespace"], metadata.get("labels", {}).get(VM_NAME)
+    vmi = stage.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", vm, namespace)) if vm else None
+    if vmi is None:
+        return
+    operations: list[dict[str, Any]] = []
+    for number, (interface, network) in enumerate(attachments(stage.cluster, vmi), 1):
+        port = f"{hashlib.sha256(metadata['uid'].encode()).hexdigest()[:12]}_{number}"
+        ids = {
+            IFACE_ID: f"{network.prefix}{namespace}_{metadata['name']}",
+            MAC: mac_of(vmi, interface),
+            VM: f"{namespace}/{vm}",
+        }
+        row = {"name": port, "external_ids": ["map", [[key, value] for key, value in ids.items()]]}
+        operations += ovs_view.insert_port(INTEGRATION, port, [row])
+    if operations:
+        ovsdb = stage.ovsdb(pod["spec"]["nodeName"])
+        ovsdb.transact(DATABASE, [*operations, ovs_view.BUMP], timeout=CALL)
+
+
+def unplug(stage: Stage, node: str, namespace: str, name: str) -> None:
+    """Take a deleted pod's ports off br-int."""
+    view = ovs_view.read(stage.ovsdb(node))
+    bridge = view.bridges.get(INTEGRATION)
+    if bridge is None:
+        return
+    suffix = f"_{namespace}_{name}"
+    gone = [
+        ovs_view.remove_port(bridge, port)
+        for port in bridge.ports.values()
+        if any(iface.external_ids.get(IFACE_ID, "").endswith(suffix) for iface in port.interfaces)
+    ]
+    if gone:
+        stage.ovsdb(node).transact(DATABASE, [*gone, ovs_view.BUMP], timeout=CALL)
+
+
+def _hand_over(stage: Stage, namespace: str, name: str) -> float | None:
+    """The guest's memory has been copied: from here on it runs on the target."""
+    ref = Ref(KUBEVIRT, "VirtualMachineInstance", name, namespace)
+    vmi = stage.cluster.get(ref)
+    move = ((vmi or {}).get("status", {}).get("migrationState")) or {}
+    if not move.get("startTimestamp") or move.get("targetNodeDomainDetected") or move.get("completed"):
+        return None
+    due = datetime.fromisoformat(move["startTimestamp"]).timestamp() + stage.settings.migration
+    if stage.clock.now() < due:
+        return due
+    stage.cluster.write(MergePatch(ref, {"status": {"migrationState": {"targetNodeDomainDetected": True}}}))
+    return None

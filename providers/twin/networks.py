@@ -1,0 +1,117 @@
+"""The names that KubeVirt, OVN-Kubernetes and OVN give to one attachment of a VM to a localnet network.
+
+Invariant: a network's switch ports are named after the network (the `name` in the NAD's config), not after the NAD.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from providers.ports import Body, Cluster, Ref
+
+NAD_API = "k8s.cni.cncf.io/v1"
+KUBEVIRT = "kubevirt.io/v1"
+VM = "vm"
+MAC = "attached_mac"
+IFACE_ID = "iface-id"
+LOCALNET_PORT = "ovn-localnet-port"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    name: str
+    localnet: str
+    vlan: int
+
+    @property
+    def prefix(self) -> str:
+        return prefix_of(self.name)
+
+    @property
+    def lsp(self) -> str:
+        """The logical switch port that stands for the physical network."""
+        return f"{self.prefix}ovn_localnet_port"
+
+
+def prefix_of(network: str) -> str:
+    return network.replace("-", ".").replace("/", ".") + "_"
+
+
+def inner(lsp: str) -> str:
+    """The patch port on br-int."""
+    return f"patch-br-int-to-{lsp}"
+
+
+def outer(lsp: str) -> str:
+    """The patch port on the bridge that the mapping names."""
+    return f"patch-{lsp}-to-br-int"
+
+
+@lru_cache(maxsize=4096)
+def _parse(config: str) -> Network | None:
+    found = json.loads(config)
+    if found.get("topology") != "localnet":
+        return None
+    localnet = found.get("physicalNetworkName") or found["name"]
+    return Network(found["name"], localnet, int(found.get("vlanID", 0)))
+
+
+def network_of(nad: Body) -> Network | None:
+    """The localnet network that a NAD describes; None for one of another kind, or one whose config is broken."""
+    try:
+        return _parse(nad["spec"]["config"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def all_networks(cluster: Cluster) -> dict[str, Network]:
+    """Every localnet network, by its prefix."""
+    nads = cluster.list(NAD_API, "NetworkAttachmentDefinition").items
+    found = (network_of(nad) for nad in nads)
+    return {network.prefix: network for network in found if network is not None}
+
+
+def attachments(cluster: Cluster, vmi: Body) -> Iterator[tuple[str, Network]]:
+    """The (interface name, network) of each localnet attachment of a VMI."""
+    for entry in vmi["spec"].get("networks", ()):
+        reference = (entry.get("multus") or {}).get("networkName")
+        if reference is None:
+            continue
+        space, _, name = reference.rpartition("/")
+        namespace = space or vmi["metadata"]["namespace"]
+        nad = cluster.get(Ref(NAD_API, "NetworkAttachmentDefinition", name, namespace))
+        network = network_of(nad) if nad is not None else None
+        if network is not None:
+            yield entry["name"], network
+
+
+def mac_of(vmi: Body, interface: str) -> str:
+    for entry in vmi.get("status", {}).get("interfaces", ()):
+        if entry["name"] == interface:
+            return str(entry["mac"])
+    return ""
+
+
+def vm_of(external_ids: Mapping[str, str]) -> str | None:
+    """The `namespace/name` of the VM whose port this is."""
+    return external_ids.get(VM) if IFACE_ID in external_ids else None
+
+
+def split_vm(vm: str) -> tuple[str, str]:
+    namespace, _, name = vm.partition("/")
+    return namespace, name
+
+
+def running_on(vmi: Body) -> str | None:
+    """The node the guest runs on this instant: during a migration's hand-over, already the target."""
+    status: Mapping[str, Any] = vmi.get("status", {})
+    if status.get("phase") != "Running":
+        return None
+    move = status.get("migrationState") or {}
+    if move.get("targetNodeDomainDetected") and not move.get("failed"):
+        return str(move["targetNode"])
+    return status.get("nodeName")

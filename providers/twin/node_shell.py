@@ -1,0 +1,132 @@
+"""The commands that the twin's nodes know, with the output of the real programs.
+
+Invariant: an unknown program is 127, a known one used in a way that the twin does not know is an error of that
+program's; nothing is ever answered with a made-up success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from providers.ports import Finished, Ref
+from providers.twin import forwarding, ovs_view
+from providers.twin.ovs_view import Bridge
+from providers.twin.stage import Stage
+
+_PACKET = re.compile(r"in_port=controller\s+packet=([0-9a-fA-F]*)\s+actions=(?:mod_vlan_vid:([0-9]+),)?normal")
+_HEADER = " port  VLAN  MAC                Age\n"
+
+
+def run(stage: Stage, node: str, argv: Sequence[str]) -> Finished:
+    """Run one command on a node."""
+    program = argv[0].rpartition("/")[2] if argv else ""
+    known = _PROGRAMS.get(program)
+    if known is None:
+        return Finished(127, "", f"sh: 1: {program}: not found\n")
+    return known(stage, node, list(argv[1:]))
+
+
+def _appctl(stage: Stage, node: str, args: list[str]) -> Finished:
+    target, args = _target(args, "ovs-vswitchd")
+    if target.startswith("ovn-controller"):
+        return _ovn_appctl(stage, node, ["-t", target, *args])
+    match args:
+        case []:
+            return Finished(1, "", "ovs-appctl: at least one non-option argument is required (use --help for help)\n")
+        case ["fdb/show", name]:
+            bridge = ovs_view.read(stage.ovsdb(node)).bridges.get(name)
+            if bridge is None:
+                return _answer(2, "ovs-appctl", target, "no such bridge")
+            return Finished(0, _HEADER + _entries(stage, node, bridge), "")
+        case ["fdb/show", *_]:
+            return _answer(2, "ovs-appctl", target, '"fdb/show" command requires at least 1 arguments')
+        case ["version"]:
+            return Finished(0, "ovs-vswitchd (Open vSwitch) 3.1.0\n", "")
+    return _answer(2, "ovs-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)')
+
+
+def _target(args: list[str], default: str) -> tuple[str, list[str]]:
+    match args:
+        case ["-t" | "--target", target, *rest]:
+            return target, rest
+        case [first, *rest] if first.startswith("--target="):
+            return first.partition("=")[2], rest
+    return default, args
+
+
+def _answer(rc: int, program: str, target: str, text: str) -> Finished:
+    return Finished(rc, "", f"{text}\n{program}: {target}: server returned an error\n")
+
+
+def _entries(stage: Stage, node: str, bridge: Bridge) -> str:
+    rows = [(str(port), vlan, mac, age) for port, vlan, mac, age in forwarding.table_of(stage, node, bridge)]
+    own = bridge.ports.get(bridge.name)
+    # The node's own address is on the bridge that OVN-Kubernetes marks with its uplink; it talks all the time.
+    if own and "bridge-uplink" in bridge.external_ids and own.interfaces[0].mac_in_use:
+        rows.append(("LOCAL", own.tag or 0, own.interfaces[0].mac_in_use, 0))
+    return "".join(f"{port:>5}  {vlan:4d}  {mac}  {age:3d}\n" for port, vlan, mac, age in rows)
+
+
+def _ovn_appctl(stage: Stage, node: str, args: list[str]) -> Finished:
+    target, args = _target(args, "ovn-northd")
+    if not target.startswith("ovn-controller"):
+        why = f"cannot read pidfile \"/var/run/ovn/{target}.pid\" (No such file or directory)"
+        return Finished(1, "", f"ovn-appctl: {why}\n")
+    match args:
+        case []:
+            return Finished(1, "", "ovn-appctl: at least one non-option argument is required (use --help for help)\n")
+        case ["version"]:
+            return Finished(0, _version(stage, node), "")
+    return _answer(2, "ovn-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)')
+
+
+def _version(stage: Stage, node: str) -> str:
+    ovn = (stage.recall("ovn-version", node) or {"ovn": stage.settings.ovn})["ovn"]
+    return f"ovn-controller {ovn}\nOpen vSwitch Library 3.1.0\nOpenFlow versions 0x6:0x6\nSB DB Schema 20.27.0\n"
+
+
+def _ofctl(stage: Stage, node: str, args: list[str]) -> Finished:
+    match args:
+        case ["packet-out", bridge, what]:
+            return _packet_out(stage, node, bridge, what)
+        case ["packet-out", *_]:
+            return Finished(1, "", "ovs-ofctl: 'packet-out' command requires at least 2 arguments\n")
+        case []:
+            return Finished(1, "", "ovs-ofctl: missing command name; use --help for help\n")
+    return Finished(1, "", f"ovs-ofctl: unknown command '{args[0]}'; use --help for help\n")
+
+
+def _packet_out(stage: Stage, node: str, bridge: str, what: str) -> Finished:
+    name = bridge.rpartition("/")[2].removesuffix(".mgmt")
+    view = ovs_view.read(stage.ovsdb(node))
+    if name not in view.bridges:
+        return Finished(1, "", f"ovs-ofctl: {bridge} is not a bridge or a socket\n")
+    match = _PACKET.fullmatch(what.strip())
+    if match is None:
+        return Finished(1, "", f"ovs-ofctl: {what}: unknown action or field\n")
+    frame, vlan = match[1].lower(), int(match[2]) if match[2] else None
+    if len(frame) % 2 or len(frame) < 28:
+        return Finished(1, "", "ovs-ofctl: packet: too short for an Ethernet frame or not in hexadecimal digits\n")
+    if vlan is not None and vlan > 4095:
+        return Finished(1, "", f"ovs-ofctl: {vlan}: not a valid VLAN VID\n")
+    if vlan is None:
+        vlan = int(frame[28:32], 16) & 0xFFF if frame[24:28] == "8100" and len(frame) >= 32 else 0
+    mac = ":".join(frame[i : i + 2] for i in range(12, 24, 2))
+    forwarding.emit(stage, node, name, vlan, mac)
+    return Finished(0, "", "")
+
+
+def _boot_id(stage: Stage, node: str, args: list[str]) -> Finished:
+    if args != ["/proc/sys/kernel/random/boot_id"]:
+        return Finished(1, "", "".join(f"cat: {path}: No such file or directory\n" for path in args))
+    found = stage.cluster.get(Ref("v1", "Node", node)) or {}
+    return Finished(0, f"{found['status']['nodeInfo']['bootID']}\n", "")
+
+
+_PROGRAMS: dict[str, Callable[[Stage, str, list[str]], Finished]] = {
+    "ovs-appctl": _appctl,
+    "ovn-appctl": _ovn_appctl,
+    "ovs-ofctl": _ofctl,
+    "cat": _boot_id,
+}

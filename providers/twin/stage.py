@@ -1,0 +1,83 @@
+"""What the twin's controllers stand on: the four ports, unlogged and without faults, and memory of their own.
+
+Invariant: a controller reaches the world only through `ports.World`; what else a `Stage` offers is what a real
+daemon has in its own process or hardware (memory, network cards, guests), never a short cut to somebody's objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from providers.ports import Body, World
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something changed: an object of `kind`, or the `ovsdb` or the `nics` of the node `name`.
+
+    `body` is the object as it is now, or as it was when `deleted`. `columns` are the (table, column) pairs that an
+    OVSDB transaction touched.
+    """
+
+    kind: str
+    name: str
+    namespace: str = ""
+    body: Body | None = None
+    deleted: bool = False
+    columns: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The world file's timings (seconds) and limits."""
+
+    vswitchd: float
+    ovn_controller: float
+    migration: float
+    mac_ageing: float
+    per_cluster: int
+    per_node: int
+    ovn: str
+
+
+class Stage(World, Protocol):
+    """The world as a controller sees it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def recall(self, controller: str, key: str) -> Any:
+        """What `keep` was given last, or None. Not to be altered."""
+        ...
+
+    def keep(self, controller: str, key: str, memory: Any) -> None:
+        """Remember; None forgets."""
+        ...
+
+    def remembered(self, controller: str) -> Iterable[str]:
+        """The keys of that controller that hold memory."""
+        ...
+
+    def nics(self, node: str) -> Mapping[str, str]:
+        """The network cards of a node and their link: up or down."""
+        ...
+
+    def is_silent(self, vm: str) -> bool:
+        """Whether the guest of `namespace/name` sends nothing by itself."""
+        ...
+
+
+class Controller(Protocol):
+    """One real controller. It is told of changes, and asked to look again at the keys it named."""
+
+    name: str
+
+    def keys(self, change: Change, settings: Settings) -> Iterable[tuple[str, float]]:
+        """The keys to look at because of `change`, each with the seconds until then."""
+        ...
+
+    def reconcile(self, stage: Stage, key: str) -> float | None:
+        """Bring `key` one step on; returns the instant to be asked again, if time alone will change something."""
+        ...
