@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from cli.files import only_document
+from cli.worldfile import folder_refused
 from plans.desired.models import Model
 from plans.desired.source import Document
 from plans.desired.validation import Wording, fit, nearest
@@ -210,7 +211,7 @@ def _twin_world(folder: str, *, wall_clock: bool) -> TwinWorld:
     try:
         return open_world(Path(folder), wall_clock=wall_clock)
     except WorldError as error:
-        raise InputError([Problem(folder, 0, 0, error.message)]) from error
+        raise folder_refused(folder, error) from error
 
 
 def _identity(world: World, where: str) -> str:

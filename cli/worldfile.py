@@ -81,7 +81,13 @@ def make_world(path: str, folder: str) -> str:
     try:
         init_world(world.document.value, Path(folder))
     except WorldError as error:
-        if not error.path:
-            raise InputError([Problem(folder, 0, 0, error.message)]) from error
-        raise world.explain(error) from error
+        raise (world.explain(error) if error.path else folder_refused(folder, error)) from error
+    except OSError as error:
+        message = f"no world can be made there: {error.strerror}. Choose another folder."
+        raise InputError([Problem(folder, 0, 0, message)]) from error
     return world.name
+
+
+def folder_refused(folder: str, error: WorldError) -> InputError:
+    """What the twin found wrong with a folder, which its text may name already."""
+    return InputError([Problem("" if str(Path(folder)) in error.message else folder, 0, 0, error.message)])
