@@ -28,6 +28,9 @@ _PROGRAMS = {
 }
 
 
+_STARTED = {"ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller"}
+
+
 def lacking() -> tuple[str, ...]:
     """What this machine lacks for a lab, in words; empty when nothing."""
     wants = [] if os.geteuid() == 0 else ["root"]
@@ -67,12 +70,19 @@ def pid_of(rundir: Path, daemon: str) -> int:
 
 def end_all(folder: Path, namespaces: Iterable[str]) -> None:
     """Kill every process of the lab in `folder` at once, stopped ones too, and return when all are dead."""
-    handles = [handle for pid in _pids(folder, namespaces) if (handle := _kill(pid, folder)) is not None]
+    namespaces = tuple(namespaces)
     end = time.monotonic() + 10
-    for handle in handles:
-        # Readable as soon as the process is dead, a zombie included: init may take seconds to reap it.
-        select.select([handle], [], [], max(0.0, end - time.monotonic()))
-        os.close(handle)
+    # More than once: a daemon whose starter was killed may only now get its final process and its pidfile.
+    while (handles := _kill_all(folder, namespaces)) and time.monotonic() < end:
+        for handle in handles:
+            # Readable as soon as the process is dead, a zombie included: init may take seconds to reap it.
+            select.select([handle], [], [], max(0.0, end - time.monotonic()))
+            os.close(handle)
+
+
+def _kill_all(folder: Path, namespaces: Iterable[str]) -> list[int]:
+    pids = _pids(folder, namespaces)
+    return [handle for pid in sorted(pids) if (handle := _kill(pid, folder)) is not None]
 
 
 def _found(program: str) -> bool:
@@ -104,21 +114,28 @@ def _start_database(
 
 
 def _pids(folder: Path, namespaces: Iterable[str]) -> set[int]:
-    """By pidfile, and by namespace for a daemon that was killed at before it had written one."""
-    pids: set[int] = set()
+    """By pidfile and by namespace; and by name, for one that was killed at before it had written its pidfile."""
+    pids = {int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _program(entry) in _STARTED}
     for pidfile in folder.glob("**/*.pid"):
         with suppress(ValueError, OSError):
             pids.add(int(pidfile.read_text()))
     for namespace in namespaces:
         pids.update(int(pid) for pid in run("ip", "netns", "pids", namespace).split())
-    return pids
+    return pids - {os.getpid()}
+
+
+def _program(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _kill(pid: int, folder: Path) -> int | None:
     """A handle that becomes readable when the process is dead, or None when it is gone or not ours."""
     try:
         handle = os.pidfd_open(pid)
-    except (ProcessLookupError, OSError):
+    except OSError:
         return None
     if not _is_ours(pid, folder):
         os.close(handle)

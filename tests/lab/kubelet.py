@@ -31,29 +31,38 @@ class Kubelet:
     _copies: dict[str, float] = field(default_factory=dict)
     _next_talk: float = 0.0
 
-    def run(self, *, every: float, until: Callable[[], bool]) -> None:
-        """Pass after pass, `every` seconds apart, until told to stop."""
-        vmis = inventory.instances(self.cluster)
-        pods = inventory.pods(self.cluster, vmis, inventory.networks(self.cluster))
-        self.wiring.clear(self.wiring.spec.nodes, pods.values())
+    def run(self, until: Callable[[], bool]) -> None:
+        """Pass after pass until told to stop, each as soon as a pod changes, a copy is done or a guest may speak."""
+        self.wiring.clear(self.wiring.spec.nodes, self._look()[1].values())
         while not until():
-            self.once()
-            time.sleep(every)
+            since = self.once()
+            next(self.cluster.watch("v1", "Pod", since=since, timeout=self._idle()), None)
 
-    def once(self) -> None:
-        """One pass. Each call to the API also lets the twin's controllers act."""
-        vmis = inventory.instances(self.cluster)
-        pods = inventory.pods(self.cluster, vmis, inventory.networks(self.cluster))
+    def once(self) -> str:
+        """One pass; returns the version of the pods it saw."""
+        vmis, pods, version = self._look()
         for key in sorted(self._held.keys() - pods.keys()):
             self.wiring.unplug(self._held.pop(key))
         for key, pod in pods.items():
             if key not in self._held:
-                self._start(pod, vmis[pod.vm])
+                self._start(pod)
         for vm, vmi in vmis.items():
             self._copy(vm, vmi, pods)
         self._talk(vmis, pods)
+        return version
 
-    def _start(self, pod: Pod, vmi: Body) -> None:
+    def _look(self) -> tuple[dict[str, Body], dict[str, Pod], str]:
+        # The pods first: what changes while the rest is read is then seen by the watch.
+        version = self.cluster.list("v1", "Pod").resource_version
+        vmis = inventory.instances(self.cluster)
+        return vmis, inventory.pods(self.cluster, vmis, inventory.networks(self.cluster)), version
+
+    def _idle(self) -> float:
+        """Seconds until something is to be done without being asked."""
+        due = [self._next_talk, *(started + self.migration_seconds for started in self._copies.values())]
+        return min(_TALK_EVERY, max(0.0, min(due) - time.monotonic()))
+
+    def _start(self, pod: Pod) -> None:
         """Plug the pod and report it. Unless it is a migration's target, its guest runs here from now on."""
         self.wiring.add_switches(pod.nics)
         self.wiring.add_guest(pod)

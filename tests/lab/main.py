@@ -19,7 +19,6 @@ from .netns import LabError
 
 _DEFAULT_WORLD = Path(__file__).with_name("world.yaml")
 _DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "ovsplan-lab"
-_PASS = 0.05
 
 
 def main() -> int:
@@ -59,7 +58,7 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def _kubelet(arguments: argparse.Namespace) -> None:
     lab = Lab.attach(arguments.dir)
-    Kubelet(lab.cluster, lab.wiring, lab.spec.migration_seconds).run(every=_PASS, until=lambda: False)
+    Kubelet(lab.cluster, lab.wiring, lab.spec.migration_seconds).run(until=lambda: False)
 
 
 if __name__ == "__main__":

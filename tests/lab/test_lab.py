@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ NEW = "physnet:br-ex,vmnet:br-phy,storage:br-storage"
 def test_every_guest_reaches_its_gateway(lab: Lab) -> None:
     for vm in lab.spec.silent:
         with lab.ping(vm, every=0.01) as probe:
-            await_true(lambda vm=vm: lab.reachable(vm), f"{vm} hears its gateway", within=5)
+            await_true(partial(lab.reachable, vm), f"{vm} hears its gateway", within=5)
             tally = probe.stop()
         assert tally.sent > 0
         assert tally.lost == 0, vm
@@ -150,7 +151,9 @@ def migrate(lab: Lab, vm: str) -> None:
     def phase() -> str:
         return str(((lab.cluster.get(ref) or {}).get("status") or {}).get("phase"))
 
-    await_true(lambda: phase() in ("Succeeded", "Failed"), f"the migration of {vm} ends", within=30, every=0.05)
+    await_true(
+        lambda: phase() in ("Succeeded", "Failed"), f"the migration of {vm} ends", within=30, every=0.05
+    )
     assert phase() == "Succeeded"
 
 

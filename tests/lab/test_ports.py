@@ -171,8 +171,11 @@ def test_echo_request_is_answered_before_the_server_loses_patience(tmp_path: Pat
 
 
 def test_connection_that_dies_after_the_request_leaves_it_in_doubt(tmp_path: Path) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+
     with (
-        peer(tmp_path, lambda connection: [connection.recv(4096), None][1]) as database,
+        peer(tmp_path, serve) as database,
         pytest.raises(InDoubt, match="closed the connection"),
     ):
         database.transact(DB, [note("?")], timeout=5)
