@@ -34,7 +34,11 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}:{self.column}: " if self.line else (f"{self.path}: " if self.path else "")
+        where = (
+            f"{self.path}:{self.line}:{self.column}: "
+            if self.line
+            else (f"{self.path}: " if self.path else "")
+        )
         return f"{where}{self.message}"
 
 

@@ -1,0 +1,260 @@
+"""Execute: walk an approved plan, one action after the other, and journal every op before and after it.
+
+The promises kept here: an intent is on disk before its op; an action not begun is judged by its `expect`; what is
+performed has the shape that the plan showed; a failure stops the line; and whoever comes after a crash asks `step`
+again with the facts and what the journal knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.observe import observe, values
+from engine.reach import Failures, Hands, Reporter
+from plans.actions import Action, Finished, Perform, Step, Stop, find_routine
+from plans.checks import CannotTell, Fails, judge_all
+from plans.document import Plan
+from plans.errors import ActionFailed, Interrupted, WorldMoved
+from plans.facts import Facts
+from plans.ops import AnyOp, Record, Wait, shape
+from plans.readings import NoReply, view_of
+from providers.ports import Clock
+from state.journal import Journal, Outcome, Run, StepRow
+
+POLL_SECONDS = 0.5
+FIRST_POLL_SECONDS = 0.01
+LOST_LIMIT = 20
+"""How often an action may lose a race (its guard failed, a 409) before it gives up."""
+
+DOUBT_LIMIT = 3
+REPORT_WAIT_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Signals:
+    """What signal handlers leave for the executor: `stop` after the op in flight. Set by the CLI."""
+
+    signum: int | None = None
+
+
+class Executor:
+    """Runs one plan to its end, or to where it has to stop."""
+
+    def __init__(
+        self,
+        hands: Hands,
+        failures: Failures,
+        clock: Clock,
+        journal: Journal,
+        run: Run,
+        plan: Plan,
+        *,
+        reporter: Reporter,
+        signals: Signals,
+        boundary: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`boundary` is called, with a name, right after each commit of the journal: tests end the process there."""
+        self._hands = hands
+        self._failures = failures
+        self._clock = clock
+        self._journal = journal
+        self._run = run
+        self._plan = plan
+        self._reporter = reporter
+        self._signals = signals
+        self._boundary = boundary
+
+    def execute(self) -> None:
+        """Do every action that is not done yet.
+
+        Raises ActionFailed (resumable), WorldMoved, or Interrupted (resumable). The journal says how the run stands.
+        """
+        for action in self._plan.actions:
+            find_routine(action.routine)
+        steps = self._journal.steps(self._run.id)
+        left = [a for a in self._plan.actions if not (a.id in steps and steps[a.id].is_done)]
+        self._reporter.run_begins(self._run.id, bool(steps), len(left))
+        total = len(self._plan.actions)
+        position = {a.id: i for i, a in enumerate(self._plan.actions, start=1)}
+        for action in left:
+            self._stop_if_asked()
+            self._one(action, position[action.id], total, steps.get(action.id))
+        status = "partial" if self._plan.is_partial else "done"
+        self._journal.set_run(self._run.id, status, ended=self._clock.now())
+        self._boundary("run-done")
+
+    def _one(self, action: Action, position: int, total: int, earlier: StepRow | None) -> None:
+        step = self._journal.begin_step(self._run.id, action.id, self._clock.now())
+        self._boundary("step-begun")
+        self._reporter.action_begins(position, total, action, step.attempt)
+        began = time.monotonic()
+        try:
+            if earlier is None or not self._was_touched(action):
+                self._judge_expect(action)
+            end = self._walk(action, step, find_routine(action.routine).step)
+            self._judge_done(action)
+        except (ActionFailed, WorldMoved) as error:
+            text = str(error)
+            if isinstance(error, ActionFailed):
+                text += self._rescue(action, step)
+            self._journal.end_step(step, "failed", self._clock.now(), text)
+            self._boundary("step-failed")
+            self._reporter.action_ends(action, "failed", text, time.monotonic() - began)
+            raise type(error)(f"{action.id}: {text}") from error
+        self._journal.end_step(step, "done", self._clock.now(), end.note, end.proven)
+        self._boundary("step-done")
+        self._reporter.action_ends(action, "done", end.note, time.monotonic() - began)
+
+    def _was_touched(self, action: Action) -> bool:
+        """Whether any op that changes the world was begun for it before: then `step` judges, not `expect`."""
+        return any(event.op["op"] not in ("wait", "record") for event in self._journal.events(self._run.id, action.id))
+
+    def _judge_expect(self, action: Action) -> None:
+        facts = self._facts(action, [check.path for check in action.expect])
+        if action.done_when and action.expect and not judge_all(action.done_when, facts):
+            return  # somebody, or an earlier life of ours, has done it: `step` will find nothing to do
+        for verdict in judge_all(action.expect, facts):
+            if isinstance(verdict, Fails):
+                raise WorldMoved(str(verdict))
+            raise ActionFailed(str(verdict))
+
+    def _judge_done(self, action: Action) -> None:
+        missed = judge_all(action.done_when, self._facts(action, [check.path for check in action.done_when]))
+        if missed:
+            raise ActionFailed("its ops are done, and yet " + "; ".join(str(m) for m in missed))
+
+    def _rescue(self, action: Action, step: StepRow) -> str:
+        """After a failure: what the plan said would be done then. Its own failure is added to the first one."""
+        rescue = find_routine(action.routine).rescue
+        if rescue is None:
+            return ""
+        try:
+            end = self._walk(action, step, rescue)
+        except (ActionFailed, WorldMoved) as error:
+            return f"; and then: {error}"
+        return f"; {end.note}" if end.note else ""
+
+    def _walk(self, action: Action, step: StepRow, routine: Step) -> Finished:
+        """Ask `routine` what comes next, and do it, until it is finished. Raises ActionFailed, WorldMoved."""
+        shapes = {shape(op) for op in (*action.ops, *action.contingent, *action.on_failure)}
+        lost = doubts = 0
+        while True:
+            facts = self._facts(action)
+            done = self._journal.done(self._run.id, action.id, step.attempt, action.uses)
+            upcoming = routine(action.args, facts, done)
+            match upcoming:
+                case Finished():
+                    return upcoming
+                case Stop(why=why, moved=True):
+                    raise WorldMoved(why)
+                case Stop(why=why):
+                    raise ActionFailed(why)
+                case Perform(ops=ops):
+                    self._stop_if_asked()
+                    self._same_shape(action, ops, shapes)
+                    try:
+                        self._burst(action, step, ops)
+                    except self._failures.lost as error:
+                        lost += 1
+                        if lost > LOST_LIMIT:
+                            raise ActionFailed(f"lost the race {lost} times; the last: {error}") from error
+                    except self._failures.doubtful as error:
+                        doubts += 1
+                        if doubts > DOUBT_LIMIT:
+                            raise ActionFailed(f"no answer {doubts} times; the last: {error}") from error
+                    except self._failures.not_done as error:
+                        raise ActionFailed(str(error)) from error
+
+    def _same_shape(self, action: Action, ops: Sequence[AnyOp], shapes: set[str]) -> None:
+        """The plan is the whole truth: an op of a shape that it did not show is not performed."""
+        for op in ops:
+            if not isinstance(op, Wait | Record) and shape(op) not in shapes:
+                raise WorldMoved(
+                    f"the world now calls for an op that the approved plan did not show ({op.title}). "
+                    "Nothing of it was done: look at the node, then plan again."
+                )
+
+    def _burst(self, action: Action, step: StepRow, ops: Sequence[AnyOp]) -> None:
+        """One intent, the ops without a pause, one record of their outcomes."""
+        ids = self._journal.intent(step, ops, self._clock.now())
+        self._boundary("intent")
+        for op in ops:
+            self._reporter.op_begins(action, op)
+        outcomes: list[Outcome] = []
+        try:
+            for op in ops:
+                outcomes.append(self._perform(action, op))
+        except (self._failures.lost, self._failures.not_done) as error:
+            label = ops[len(outcomes)].label
+            outcomes.append(Outcome(label, "failed", message=str(error)))
+            raise
+        except self._failures.doubtful as error:
+            label = ops[len(outcomes)].label
+            outcomes.append(Outcome(label, "doubt", message=str(error)))
+            raise
+        finally:
+            if outcomes:
+                self._journal.outcomes(ids, outcomes, self._clock.now())
+                self._boundary("outcome")
+            for op, outcome in zip(ops, outcomes, strict=False):
+                self._reporter.op_ends(action, op, outcome.outcome, outcome.message)
+
+    def _perform(self, action: Action, op: AnyOp) -> Outcome:
+        match op:
+            case Wait():
+                return Outcome(op.label, self._wait(action, op))
+            case Record():
+                return Outcome(op.label, "done", self._record(action, op))
+            case _:
+                outcome, result = self._hands.perform(op)
+                return Outcome(op.label, outcome, result)
+
+    def _wait(self, action: Action, op: Wait) -> str:
+        """`done` when the checks hold or one of `unless` does, else `timed-out`. A signal ends it at once."""
+        began = self._clock.now()
+        pause, reported = FIRST_POLL_SECONDS, 0.0
+        views = sorted({view_of(check.path) for check in (*op.checks, *op.unless)})
+        while True:
+            facts = Facts(observe(self._hands, self._clock, views))
+            missing = judge_all(op.checks, facts)
+            if not missing or any(not judge_all([check], facts) for check in op.unless):
+                return "done"
+            waited = self._clock.now() - began
+            if waited >= op.deadline:
+                return "timed-out"
+            if waited - reported >= REPORT_WAIT_SECONDS:
+                reported = waited
+                self._reporter.waiting(action, op, _missing(missing), waited)
+            self._stop_if_asked()
+            self._clock.wait_until(self._clock.now() + min(pause, op.deadline - waited))
+            pause = min(pause * 2, POLL_SECONDS)
+
+    def _record(self, action: Action, op: Record) -> Any:
+        """Keep what is there; returns the facts of its views for later steps."""
+        raw = []
+        for request in op.requests:
+            reply = self._hands.ask(request)
+            raw.append({"request": request, "reply": {"unknown": reply.why} if isinstance(reply, NoReply) else reply})
+        facts = values(observe(self._hands, self._clock, op.views))
+        content = {"facts": facts, "raw": raw, "target": self._plan.target}
+        digest = self._journal.keep_image(self._run.id, action.id, op.label, content, self._clock.now())
+        self._boundary("image")
+        return facts if op.views else {"sha256": digest}
+
+    def _facts(self, action: Action, paths: Sequence[str] = ()) -> Facts:
+        views = [*action.reads, *(view_of(path) for path in paths)]
+        return Facts(observe(self._hands, self._clock, views))
+
+    def _stop_if_asked(self) -> None:
+        if self._signals.signum is not None:
+            raise Interrupted("interrupted; nothing is half done. `ovsplan apply` resumes", self._signals.signum)
+        who = self._journal.stop_requested(self._run.id)
+        if who is not None:
+            raise Interrupted(f"stopped by {who} (`ovsplan stop`); nothing is half done. `ovsplan apply` resumes", 0)
+
+
+def _missing(verdicts: Sequence[Fails | CannotTell]) -> str:
+    return "; ".join(str(v) for v in verdicts[:3])

@@ -1,0 +1,39 @@
+"""Observe: views become facts, by asking. Nothing is changed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.reach import Hands
+from plans.desired import Desired
+from plans.facts import Fact, Facts, Known
+from plans.planner import VIEWS, node_views
+from plans.readings import reading
+from plans.selection import applies_to
+from providers.ports import Clock
+
+
+def observe(hands: Hands, clock: Clock, views: Iterable[str]) -> dict[str, Fact]:
+    """The facts of some views, each read once. What could not be asked is Unknown, with the reason."""
+    facts: dict[str, Fact] = {}
+    for view in dict.fromkeys(views):
+        wanted = reading(view, clock.now())
+        facts.update(wanted.facts([hands.ask(request) for request in wanted.requests]))
+    return facts
+
+
+def observe_for_plan(hands: Hands, clock: Clock, desired: Desired) -> Facts:
+    """Everything that planning `desired` looks at: the cluster, then every node that a network selects."""
+    cluster = Facts(observe(hands, clock, VIEWS))
+    selected = [
+        node
+        for node in cluster.value("cluster/nodes", [])
+        if any(applies_to(network, node, cluster) for network in desired.networks)
+    ]
+    nodes = observe(hands, clock, [view for node in selected for view in node_views(node)])
+    return Facts({**dict(cluster.items()), **nodes})
+
+
+def values(facts: dict[str, Fact]) -> dict[str, object]:
+    """The known facts as plain values, for a record."""
+    return {path: fact.value for path, fact in facts.items() if isinstance(fact, Known)}

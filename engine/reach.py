@@ -1,0 +1,51 @@
+"""What the engine needs of the outside, and what it tells those who watch."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from plans.actions import Action
+from plans.ops import AnyOp, CommandRequest, ListRequest, SelectRequest
+from plans.readings import Reply
+
+
+class Hands(Protocol):
+    """Asks and performs, as `providers.interpreters.Interpreter` does."""
+
+    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+        """The answer, or a NoReply with the reason. Changes nothing."""
+        ...
+
+    def perform(self, op: AnyOp) -> tuple[str, Any]:
+        """Do one op."""
+        ...
+
+
+class Failures(Protocol):
+    """How `Hands.perform` fails: the three exception types, told apart by what may be done next."""
+
+    lost: type[Exception]
+    not_done: type[Exception]
+    doubtful: type[Exception]
+
+
+class Reporter:
+    """What a run tells while it goes. Every method may be overridden; none returns anything."""
+
+    def run_begins(self, run: str, resumed: bool, left: int) -> None:
+        """A run starts, or goes on with `left` actions to do."""
+
+    def action_begins(self, position: int, total: int, action: Action, attempt: int) -> None:
+        """An action is about to be stepped."""
+
+    def op_begins(self, action: Action, op: AnyOp) -> None:
+        """An op's intent is on disk; it is about to be performed."""
+
+    def op_ends(self, action: Action, op: AnyOp, outcome: str, message: str) -> None:
+        """An op is over."""
+
+    def waiting(self, action: Action, op: AnyOp, missing: str, seconds: float) -> None:
+        """A wait has lasted `seconds` so far for `missing`."""
+
+    def action_ends(self, action: Action, status: str, note: str, seconds: float) -> None:
+        """An action is over: `done`, `failed`, or `already` (nothing was to do)."""

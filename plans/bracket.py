@@ -1,0 +1,160 @@
+"""Bracket: the round of one node, from preflight to its VMs' return, around the actions that a delivery made.
+
+Hot or cold follows from the rollout, never from who happens to be on the node at plan time: no `evacuate` is hot
+(cordon only, so that the set of MACs stands still); `evacuate` is cold, but hot for VMs that stay. A node whose VMs
+are dark already (its old bridge has no uplink, or a patch pair is broken) is remapped at once, evacuating nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from plans.actions import Action, Need
+from plans.changes import Change, Context, Shape
+from plans.checks import Check
+from plans.delivery import DELIVERIES
+from plans.desired import Desired, Evacuate
+from plans.diff import NodeDiff
+from plans.facts import Facts, Known
+from plans.guests import guests, vms_on
+from plans.kinds import KINDS
+from plans.maintenance import checkpoints, cordon, migrations, proof
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The actions of one node in order, and why they have this shape."""
+
+    node: str
+    shape: Shape
+    why: str
+    actions: tuple[Action, ...]
+    leaving: tuple[str, ...] = ()
+    staying: tuple[str, ...] = ()
+    dark: tuple[str, ...] = ()
+    cordoned_by_others: bool = False
+
+
+def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> Bracket:
+    """Everything that is done on one node, as a chain."""
+    node, changes = found.node, found.changes
+    localnets = tuple(sorted({c.traffic.localnet for c in changes if c.traffic}))
+    evacuate = desired.rollout.spec.evacuate if desired.rollout else None
+    here = vms_on(facts, node, localnets)
+    shape, why, staying = _shape(changes, here, evacuate)
+    context = Context(facts, shape)
+    leaving = (
+        tuple(vm for vm in here if vm not in staying)
+        if evacuate and shape != "orphaned" and localnets
+        else ()
+    )
+    outsider = facts.value(f"node/{node}/unschedulable") is True
+    cordons = not outsider and bool(localnets)
+    delivered = DELIVERIES[delivery](changes, context)
+    chain = [
+        checkpoints.preflight(node, _preflight_checks(found, facts)),
+        *([cordon.cordon(node)] if cordons else []),
+        *(
+            _evacuation(node, localnets, leaving, staying, evacuate)
+            if evacuate and shape != "orphaned" and localnets
+            else []
+        ),
+        *_with_proof(node, delivered, changes, context),
+        checkpoints.verify(node, [check for c in changes for check in KINDS[c.kind].verify(c, context)]),
+        *([cordon.uncordon(node)] if cordons else []),
+        *(_returns(node, changes, leaving, evacuate, shape) if not outsider else []),
+    ]
+    dark = tuple(here) if shape == "orphaned" else ()
+    return Bracket(node, shape, why, tuple(_chained(chain)), leaving, tuple(staying), dark, outsider)
+
+
+def _shape(changes: Sequence[Change], here: Sequence[str], evacuate: Evacuate | None) -> tuple[Shape, str, tuple[str, ...]]:
+    staying = tuple(vm for vm in here if evacuate and evacuate.leaving(vm) == "stay")
+    moves = [c.traffic for c in changes if c.traffic]
+    if not moves:
+        return "hot", "no VM traffic moves", ()
+    if all(move.dark for move in moves):
+        return "orphaned", "; ".join(dict.fromkeys(move.dark for move in moves)) + ": remapped at once", ()
+    if not evacuate:
+        return "hot", "the rollout does not evacuate: VMs stay while their traffic moves", ()
+    if staying:
+        return "hot", f"{', '.join(staying)} stay while the others leave", staying
+    return "cold", "the rollout evacuates the node first", ()
+
+
+def _preflight_checks(found: NodeDiff, facts: Facts) -> list[Check]:
+    at = f"node/{found.node}"
+    others = sorted(set(facts.value("cluster/not-ready", [])))
+    checks = [
+        Check(f"{at}/ready", "eq", True, "a node that is not Ready is not touched"),
+        Check("cluster/not-ready", "subset_of", others, "H18: another node went down since the plan"),
+    ]
+    for change in found.changes:
+        checks += KINDS[change.kind].preflight(change, facts)
+    if isinstance(facts.get(f"{at}/ovs/mapping/physnet"), Known):
+        checks.append(Check(f"{at}/ovs/mapping/physnet", "present", why="H01: it is the node's own way out"))
+    return checks
+
+
+def _evacuation(
+    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], evacuate: Evacuate
+) -> list[Action]:
+    back = "they return" if evacuate.return_to == "origin" else "they stay where they land"
+    rule = f"every VM of {', '.join(localnets)} on {node}, two at a time, to any schedulable node; {back}"
+    stays = sorted({*staying, *(vm for vm, how in evacuate.vms.items() if how == "stay")})
+    return [migrations.evacuate(node, localnets, leaving, stays, rule)]
+
+
+def _with_proof(
+    node: str, delivered: Sequence[Action], changes: Sequence[Change], context: Context
+) -> list[Action]:
+    """Hot: the proof stands between the remap and the removal of the old bridge, while there is a way back."""
+    moves = {c.address: c.traffic for c in changes if c.traffic}
+    if not moves or context.shape == "cold":
+        return list(delivered)
+    remaps = [a for a in delivered if a.address in moves]
+    bridges = {moves[a.address].localnet: moves[a.address].bridge for a in remaps}
+    proven_by = {moves[a.address].localnet: a.id for a in remaps}
+    rest = [a for a in delivered if a.address not in moves]
+    return [*remaps, proof.hot(node, bridges, proven_by), *rest]
+
+
+def _returns(
+    node: str, changes: Sequence[Change], leaving: Sequence[str], evacuate: Evacuate | None, shape: Shape
+) -> list[Action]:
+    if not evacuate or not leaving or shape == "orphaned" or evacuate.return_to == "none":
+        return []
+    evacuation = f"{node}/evacuate"
+    if shape == "hot":
+        return [migrations.bring_back(node, leaving, evacuation)]
+    bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
+    first = proof.first_return(node, bridges, leaving)
+    return [first, *([migrations.bring_back(node, leaving, evacuation)] if len(leaving) > 1 else [])]
+
+
+def _chained(chain: Sequence[Action]) -> list[Action]:
+    """Each action needs the one before it, besides what it needs anyway."""
+    linked: list[Action] = []
+    for action in chain:
+        if linked:
+            before = Need(linked[-1].id, "one step at a time within a node")
+            known = {need.action for need in action.needs}
+            action = replace(action, needs=(*action.needs, *([before] if before.action not in known else [])))
+        linked.append(action)
+    return linked
+
+
+def node_order(brackets: Sequence[NodeDiff], desired: Desired, facts: Facts) -> list[str]:
+    """The order of nodes: the user's list; else the canary first, then fewest VMs of the networks, then name."""
+    names = [b.node for b in brackets]
+    order = desired.rollout.spec.order if desired.rollout else None
+    localnets = tuple(n.name for n in desired.networks)
+    weight = {n: sum(len({g.vm for g in guests(facts, n, net)}) for net in localnets) for n in names}
+    by_default = sorted(names, key=lambda n: (weight[n], n))
+    if order is None:
+        return by_default
+    if isinstance(order, tuple):
+        return [n for n in order if n in names] + [n for n in by_default if n not in order]
+    rest = by_default if order.then == "fewest-vms" else sorted(names)
+    return [n for n in names if n == order.canary] + [n for n in rest if n != order.canary]

@@ -1,0 +1,116 @@
+"""Diff: desired and facts become, for each node, its changes, what is blocked, and what is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from plans.changes import Blocked, Change, Same
+from plans.desired import Desired
+from plans.errors import InputError, Problem
+from plans.facts import Facts, Unknown
+from plans.kinds import KINDS
+from plans.selection import selected_nodes
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDiff:
+    """One node's outcome. `unreadable` says why nothing at all could be told of it."""
+
+    node: str
+    changes: tuple[Change, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    same: tuple[Same, ...] = ()
+    unreadable: str = ""
+
+
+def diff(desired: Desired, facts: Facts, only: Collection[str] = ()) -> list[NodeDiff]:
+    """Every selected node, sorted by name; with `only`, those of them that it names.
+
+    Raises InputError when a network selects no node, names a bridge that no node has, or `only` names strangers.
+    """
+    nodes = _selection(desired, facts, only)
+    _no_unknown_bridge(desired, facts, nodes)
+    return [_diff_node(desired, node, facts) for node in nodes]
+
+
+def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[str]:
+    problems, selected = [], set()
+    for network in desired.networks:
+        nodes = selected_nodes(network, facts)
+        if not nodes:
+            labels = ", ".join(f"{k}={v}" if v else k for k, v in sorted(network.selector.items()))
+            problems.append(
+                _problem(
+                    desired,
+                    network.address,
+                    f"VMNetwork {network.name}: no node has the labels {labels} that spec.nodes asks for",
+                )
+            )
+        selected |= set(nodes)
+    known = facts.value("cluster/nodes", [])
+    named = [(name, "--node") for name in only] + [
+        (name, "the rollout's order") for name in _ordered(desired)
+    ]
+    for name, source in named:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; the cluster has {', '.join(known)}"
+            problems.append(
+                Problem("", 0, 0, f"{source} names node {name!r}, which the cluster does not have{hint}")
+            )
+        elif source == "--node" and name not in selected:
+            problems.append(Problem("", 0, 0, f"--node {name}: no VMNetwork selects that node"))
+    if problems:
+        raise InputError(problems)
+    return sorted(selected & set(only) if only else selected)
+
+
+def _ordered(desired: Desired) -> list[str]:
+    order = desired.rollout.spec.order if desired.rollout else None
+    if order is None:
+        return []
+    return list(order) if isinstance(order, tuple) else [order.canary]
+
+
+def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None:
+    """A bridge that no readable node has is a typing error, not a hazard of some node (H03 is for those)."""
+    readable = [n for n in nodes if not isinstance(facts.get(f"node/{n}/ovs"), Unknown)]
+    seen = {b for n in readable for b in facts.value(f"node/{n}/ovs")["bridges"]}
+    problems = []
+    for network in desired.networks:
+        if readable and network.spec.bridge not in seen:
+            near = get_close_matches(network.spec.bridge, sorted(seen), 1)
+            hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(sorted(seen))}"
+            problems.append(
+                _problem(
+                    desired,
+                    network.address,
+                    f"VMNetwork {network.name}: no selected node has a bridge {network.spec.bridge!r}; {hint} "
+                    "(this version needs a bridge that exists)",
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _problem(desired: Desired, address: str, message: str) -> Problem:
+    path, _, line = desired.places.get(address, "").rpartition(":")
+    return Problem(path, int(line) if line.isdigit() else 0, 1 if line.isdigit() else 0, message)
+
+
+def _diff_node(desired: Desired, node: str, facts: Facts) -> NodeDiff:
+    for path in (f"node/{node}/ovs", f"node/{node}/vms", "cluster/networks"):
+        if isinstance(fact := facts.get(path), Unknown):
+            return NodeDiff(node, unreadable=fact.why)
+    outcomes = [outcome for kind in KINDS.values() for outcome in kind.diff(desired, node, facts)]
+    changes = [o for o in outcomes if isinstance(o, Change)]
+    blocked = [o for o in outcomes if isinstance(o, Blocked)]
+    held = {b.address for b in blocked}
+    for change in [c for c in changes if held & set(c.depends)]:
+        changes.remove(change)
+        blocked.append(
+            Blocked(change.address, node, tuple(f"{a} is blocked" for a in change.depends if a in held))
+        )
+    return NodeDiff(node, tuple(changes), tuple(blocked), tuple(o for o in outcomes if isinstance(o, Same)))

@@ -1,0 +1,187 @@
+"""The plan document: a plan as data, canonical and self-checking.
+
+Same inputs give the same bytes: keys sorted, nothing of the clock, nothing of the machine. The digest covers all of
+it, so a plan file that was edited by hand is told from one that was reviewed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from plans.actions import Action
+from plans.errors import InputError
+
+FORMAT = 1
+"""The version of the plan document. A reader refuses one that it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The cluster that a plan is for. `identity` never changes for it; `title` is the screen's first line."""
+
+    identity: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One hazard found. `accepted`: by the user, by id. `way_out` says what to do instead."""
+
+    id: str
+    level: Literal["block", "warn"]
+    node: str
+    objects: tuple[str, ...]
+    message: str
+    way_out: str
+    accepted: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it stops the plan."""
+        return self.level == "block" and not self.accepted
+
+
+@dataclass(frozen=True, slots=True)
+class ShownChange:
+    """One change as the plan shows it."""
+
+    address: str
+    verb: Literal["+", "~", "-", "-/+"]
+    before: str
+    after: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBlocked:
+    """One change that is wanted and can't be made, with every reason."""
+
+    address: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What the plan says of one node. `unreadable` is why nothing could be told of it."""
+
+    node: str
+    shape: str
+    why: str
+    delivery: str
+    changes: tuple[ShownChange, ...]
+    blocked: tuple[ShownBlocked, ...]
+    leaving: tuple[str, ...]
+    staying: tuple[str, ...]
+    dark: tuple[str, ...]
+    affected: tuple[str, ...]
+    unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole plan. `actions` stand in the order in which they run."""
+
+    format: int
+    target: Target
+    desired_digest: str
+    nodes: tuple[NodePlan, ...]
+    findings: tuple[Finding, ...]
+    actions: tuple[Action, ...]
+    digest: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.actions
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether something that is wanted is left out, so that an apply of it can't end with "done"."""
+        return any(n.unreadable or n.blocked for n in self.nodes)
+
+    def blocking(self) -> list[Finding]:
+        """The hazards that stop it."""
+        return [f for f in self.findings if f.blocks]
+
+    def action(self, name: str) -> Action | None:
+        """The action of that id."""
+        return next((a for a in self.actions if a.id == name), None)
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass, and all in it, as plain JSON; the planner's private fields are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: to_json(getattr(value, f.name))
+            for f in fields(value)
+            if f.name != "changes" or not hasattr(value, "op")
+        }
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(v) for v in value]
+    return value
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling."""
+    return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sealed(plan: Plan) -> Plan:
+    """The plan with its digest."""
+    return replace(plan, digest=_digest(plan))
+
+
+def _digest(plan: Plan) -> str:
+    return hashlib.sha256(canonical(replace(plan, digest="")).encode()).hexdigest()
+
+
+def write(plan: Plan) -> str:
+    """The plan file's text."""
+    return canonical(plan) + "\n"
+
+
+_ADAPTER: TypeAdapter[Plan] | None = None
+
+
+def _adapter() -> TypeAdapter[Plan]:
+    global _ADAPTER
+    if _ADAPTER is None:
+        _ADAPTER = TypeAdapter(Plan)
+    return _ADAPTER
+
+
+def read(text: str, source: str) -> Plan:
+    """The plan in a plan file's text. Raises InputError for anything but a plan as this program wrote it."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"{source} is not a plan file: it is not JSON ({error}). Make one with `ovsplan plan --out FILE`."
+        ) from error
+    if not isinstance(raw, dict) or "format" not in raw or "actions" not in raw:
+        raise InputError(
+            f"{source} is not a plan file: it has no plan in it. Make one with `ovsplan plan --out FILE`."
+        )
+    if raw["format"] != FORMAT:
+        raise InputError(
+            f"{source} has plan format {raw['format']}; this version of ovsplan reads format {FORMAT}. "
+            "Use the version that made it, or plan again."
+        )
+    try:
+        plan = _adapter().validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{source} is damaged: {where}: {first['msg']}. Plan again.") from error
+    if plan.digest != _digest(plan):
+        raise InputError(
+            f"{source} was changed after it was made: its digest does not fit. What was reviewed is not what it says; plan again."
+        )
+    return plan

@@ -1,0 +1,39 @@
+"""Hazards of nodes: those that are down, and those that somebody else holds."""
+
+from __future__ import annotations
+
+from plans.document import Finding
+from plans.hazards import Scene
+
+
+def another_node_down(scene: Scene) -> list[Finding]:
+    """H18: taking one more node down breaks quorum or capacity."""
+    if not scene.brackets:
+        return []
+    return [
+        Finding("H18", "block", node, (f"node/{node}",), f"{node} is not Ready: no other node is taken out of service meanwhile",
+                f"bring {node} back first")
+        for node in scene.facts.value("cluster/not-ready", [])
+    ]  # fmt: skip
+
+
+def cordoned_by_others(scene: Scene) -> list[Finding]:
+    """H18, H19: a node that somebody else cordoned counts as no capacity, and stays cordoned."""
+    own = {b.node: b for b in scene.brackets}
+    found = []
+    for node in scene.facts.value("cluster/cordoned-by-others", []) if scene.brackets else []:
+        bracket = own.get(node)
+        note = "its own changes are made, " if bracket else ""
+        unproven = bracket is not None and bracket.shape == "cold"
+        found.append(
+            Finding(
+                "H19", "warn", node, (f"node/{node}",),
+                f"{node} is cordoned by somebody else: {note}no VM is sent to it, and it stays cordoned"
+                + ("; no VM can return to it, so its new path stays not proven" if unproven else ""),
+                f"nothing to do, or `oc adm uncordon {node}` first if that cordon is a leftover",
+            )
+        )  # fmt: skip
+    return found
+
+
+FINDERS = (another_node_down, cordoned_by_others)

@@ -1,0 +1,14 @@
+"""The kinds of resource: one pure file each, with all that is known about it.
+
+A kind's file holds how desired and facts become neutral changes, its fragment per delivery with the step functions
+behind it, and its checks for verification. Adding a kind is that file, one line here, and one folder under
+`tests/cases/`.
+"""
+
+from __future__ import annotations
+
+from plans.changes import Kind
+from plans.kinds import bridge, mapping
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (mapping.KIND, bridge.KIND)}
+"""Every kind, in the order in which a node's changes are shown."""

@@ -1,0 +1,508 @@
+"""Bridge mappings: which bridge of a node a localnet rides on, and the OVN patch ports that make it true.
+
+The one invariant: the mapping alone is never taken for the path. A mapping that reads right while a VM's patch pair
+is missing, broken or on another bridge is a change to make (a repair), not "no changes".
+
+Hot and cold are two procedures. Hot, with VMs there: one guarded transaction moves the mapping and takes the old
+patch port away, `cur_cfg` is awaited, the new port is inserted if ovn-controller has not done so, both ends are
+checked, and every MAC is announced. Cold, with no VM there: ovn-controller may keep the old pair until it
+recomputes, so one transaction takes both ends away and inserts nothing. Sources: measured, docs/ovs-facts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plans import ovs, transactions
+from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
+from plans.announce import announce
+from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same, Traffic
+from plans.checks import Check
+from plans.desired import Desired, VMNetwork
+from plans.facts import Facts, Known, Unknown, show
+from plans.guests import Guest, guests, switch_ports_of
+from plans.ops import AnyOp, Record, Transact, Wait
+from plans.selection import applies_to
+
+OVN_SETTLE = 15
+"""Seconds that ovn-controller must be up: in its first ~10 s it deletes no patch port (H45)."""
+
+PAIR_DEADLINE = 5.0
+REBUILDS = 2
+TAKE_DOWNS = 10
+
+
+def address(node: str, localnet: str) -> str:
+    """The address of a bridge mapping."""
+    return f"node/{node}/mapping/{localnet}"
+
+
+def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:
+    """Every declared mapping of a node against what is there."""
+    return [
+        _diff_one(network, node, facts) for network in desired.networks if applies_to(network, node, facts)
+    ]
+
+
+def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
+    where, bridge = address(node, network.name), network.spec.bridge
+    fact = facts.get(f"node/{node}/ovs/mapping/{network.name}")
+    if isinstance(fact, Unknown):
+        return Blocked(where, node, (fact.why,))
+    view = facts.value(f"node/{node}/ovs")
+    current = fact.value if isinstance(fact, Known) else None
+    data = {"localnet": network.name, "bridge": bridge, "from": current}
+    if current != bridge:
+        why = f"localnet {network.name} rides on {current}" if current else f"localnet {network.name} is mapped to no bridge"
+        return Change(
+            address=where, kind="mapping", node=node, verb="~" if current else "+", before=current or "absent", after=bridge,
+            why=why, data=data, traffic=Traffic(network.name, current, bridge, _darkness(view, current)),
+        )  # fmt: skip
+    wrong = _wrong_pairs(facts, view, node, network.name, bridge)
+    if wrong:
+        return Change(
+            address=where, kind="mapping", node=node, verb="~", before="; ".join(wrong), after="healthy",
+            why="the mapping is right, but the path is not", data=data,
+            traffic=Traffic(network.name, current, bridge, "the path is broken"),
+        )  # fmt: skip
+    return Same(where, node)
+
+
+def _darkness(view: ovs.View, bridge: str | None) -> str:
+    """Why the VMs behind a bridge have no network now; empty when they may have one."""
+    if bridge is None:
+        return "the localnet is mapped to no bridge"
+    if bridge not in view["bridges"]:
+        return f"{bridge} does not exist"
+    return "" if ovs.live_uplinks(view, bridge) else f"{bridge} has no uplink: its VMs are dark now"
+
+
+def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge: str) -> list[str]:
+    """What is wrong with the patch pairs of a localnet that is mapped as desired. Empty: nothing is.
+
+    A network without a VM here needs no pair: its absence, or a leftover of it, is no fault (H51).
+    """
+    needed = {guest.lsp for guest in guests(facts, node, localnet)}
+    wrong = []
+    for lsp in switch_ports_of(facts, view, localnet):
+        homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
+        if homes and homes != [bridge]:
+            wrong.append(f"broken: port {ovs.outer_port(lsp)} is on {' and '.join(homes)}, not on {bridge}")
+        elif lsp in needed and (health := ovs.pair_health(view, lsp)) != "healthy":
+            wrong.append(health)
+    return wrong
+
+
+def ovsdb(change: Change, context: Context) -> Action:
+    """The fragment for delivery by OVSDB: a hot or a cold remap."""
+    node, data = change.node, change.data
+    localnet, to, old = data["localnet"], data["bridge"], data["from"]
+    cold = context.shape == "cold"
+    at = f"node/{node}/ovs"
+    args = {"node": node, "localnet": localnet, "bridge": to, "from": old}
+    view = context.facts.value(at)
+    old_home = [
+        Check(f"{at}/patch/{lsp}", "ne", old, "the old patch port must be gone")
+        for lsp in switch_ports_of(context.facts, view, localnet)
+        if old not in (None, to)
+    ]
+    moved = bool(old != to)
+    undo: tuple[Invocation, ...] = ()
+    reads = views(node)
+    no_undo = "it only repairs what ovn-controller should have made"
+    if context.shape == "orphaned" and moved:
+        no_undo = f"{old} has no uplink: going back would cut its VMs again"
+    elif moved:
+        name = "cold-remap@1" if cold else "hot-remap@1"
+        undo = (Invocation(name if old else "unmap@1", {**args, "bridge": old, "from": to}, reads),)
+    heading = f"move localnet {localnet} from {old} to {to}" if old else f"map localnet {localnet} to {to}"
+    affected = (
+        tuple(sorted({g.vm for g in guests(context.facts, node, localnet)}))
+        if context.shape != "cold"
+        else ()
+    )
+    return Action(
+        id=f"{node}/remap/{localnet}",
+        routine="cold-remap@1" if cold else "hot-remap@1",
+        title=f"{heading} ({context.shape})" if moved else f"repair the patch ports of localnet {localnet}",
+        address=change.address,
+        node=node,
+        args=args,
+        reads=reads,
+        expect=preflight(change, context.facts),
+        done_when=(Check(f"{at}/mapping/{localnet}", "eq", to), *old_home),
+        undo=undo,
+        no_undo="" if undo else no_undo,
+        disruption="vm-traffic" if context.shape == "hot" and moved and affected else "none",
+        vms=affected,
+        rows=(8,),
+    )
+
+
+def views(node: str) -> tuple[str, ...]:
+    """What the steps of a remap look at."""
+    return (f"ovs:{node}", f"ovn:{node}", "vms", "networks")
+
+
+def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
+    """The mapping is what the plan saw, and the new bridge reaches the switch."""
+    at, localnet, old = f"node/{change.node}/ovs", change.data["localnet"], change.data["from"]
+    mapped = f"{at}/mapping/{localnet}"
+    uplinks = f"{at}/bridge/{change.data['bridge']}/uplinks"
+    return (
+        Check(mapped, "absent") if old is None else Check(mapped, "eq", old),
+        Check(uplinks, "min", 1, "H03: a mapping to a bridge without an uplink is a dead VM"),
+    )
+
+
+def verify(change: Change, context: Context) -> tuple[Check, ...]:
+    """The checks that prove the mapping, apart from traffic."""
+    at = f"node/{change.node}/ovs"
+    checks = [
+        Check(f"{at}/mapping/{change.data['localnet']}", "eq", change.data["bridge"]),
+        Check(f"{at}/bridge/{change.data['bridge']}/uplinks", "min", 1),
+    ]
+    if isinstance(context.facts.get(f"{at}/mapping/physnet"), Known):
+        checks.append(Check(f"{at}/mapping/physnet", "present", why="H01: it is the node's own way out"))
+    if context.shape != "cold":
+        lsps = sorted({g.lsp for g in guests(context.facts, change.node, change.data["localnet"])})
+        checks += [Check(f"{at}/patch/{lsp}/health", "eq", "healthy") for lsp in lsps]
+    return tuple(checks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    name: str = "mapping"
+
+    @property
+    def fragments(self) -> Mapping[str, Fragment]:
+        return FRAGMENTS
+
+    def diff(self, desired: Desired, node: str, facts: Facts) -> list[Outcome]:
+        return diff(desired, node, facts)
+
+    def preflight(self, change: Change, facts: Facts) -> tuple[Check, ...]:
+        return preflight(change, facts)
+
+    def verify(self, change: Change, context: Context) -> tuple[Check, ...]:
+        return verify(change, context)
+
+
+FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb}
+KIND = _Kind()
+
+
+# The steps.
+
+
+def _readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
+    """The switch view, or why nothing can be decided. Everything a remap decides on must be known."""
+    node, localnet = args["node"], args["localnet"]
+    for path in (
+        f"node/{node}/ovs",
+        f"node/{node}/ovs/mapping/{localnet}",
+        f"node/{node}/vms",
+        "cluster/networks",
+    ):
+        fact = facts.get(path)
+        if isinstance(fact, Unknown):
+            return Stop(f"cannot tell {path}: {fact.why}")
+    view: ovs.View = facts.value(f"node/{node}/ovs")
+    current = ovs.parse_mappings(view["mapping"]).get(localnet)
+    if current not in (args["from"], args["bridge"]):
+        return Stop(
+            f"node/{node}/ovs/mapping/{localnet}: expected {args['from'] or 'absent'} (or already {args['bridge']}), "
+            f"found {current or 'absent'}",
+            moved=True,
+        )
+    if args["bridge"] and not ovs.live_uplinks(view, args["bridge"]):
+        return Stop(f"bridge {args['bridge']} on {node} has no uplink with its link up (H03)", moved=True)
+    return view
+
+
+def _ovn_settle(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | None:
+    """A wait, when ovn-controller is too young to be trusted with patch ports."""
+    path = f"node/{args['node']}/ovn/uptime"
+    uptime = facts.get(path)
+    if isinstance(uptime, Known) and uptime.value < OVN_SETTLE and "ovn-settled" not in done.outcomes:
+        why = "H45: in its first ~10 s ovn-controller deletes no patch port"
+        wait = Wait(
+            label="ovn-settled",
+            title=f"ovn-controller on {args['node']} up for {OVN_SETTLE} s",
+            checks=(Check(path, "min", OVN_SETTLE, why),),
+            deadline=2.0 * OVN_SETTLE,
+            changes=((path, Known(OVN_SETTLE)),),
+        )
+        return Perform((wait,))
+    return None
+
+
+def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """What the hot remap does only if the world calls for it: rebuild a pair of which an end is broken (H46)."""
+    view = facts.value(f"node/{args['node']}/ovs")
+    ops: list[AnyOp] = []
+    lsps = sorted({g.lsp for g in guests(facts, args["node"], args["localnet"])})
+    for lsp in lsps:
+        ends = [(args["bridge"], ovs.outer_port(lsp)), (ovs.INTEGRATION_BRIDGE, ovs.inner_port(lsp))]
+        whole = view
+        for bridge, name in ends:
+            if not ovs.bridges_of_port(whole, name):
+                whole = ovs.with_patch(whole, bridge, name, "", lsp)
+        ops += _rebuild(args, whole, lsp)
+    return tuple(ops)
+
+
+@routine("hot-remap@1", contingent=_contingent)
+def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Move a localnet to `args["bridge"]` under running VMs, or repair its patch pairs where they are."""
+    view = _readable(args, facts)
+    if isinstance(view, Stop):
+        return view
+    if (wait := _ovn_settle(args, facts, done)) is not None:
+        return wait
+    node, localnet, to = args["node"], args["localnet"], args["bridge"]
+    strays = _strays(facts, view, localnet, to)
+    if ovs.parse_mappings(view["mapping"]).get(localnet) != to or strays:
+        if "before" not in done.outcomes:
+            return Perform((_before(args, view, strays),))
+        return Perform(_move(args, facts, view, strays))
+    here = guests(facts, node, localnet)
+    if (mend := _mend(args, view, sorted({g.lsp for g in here}), done)) is not None:
+        return mend
+    frames = [op for op in _announcements(args, here, done) if not done.has(op.label)]
+    if frames:
+        return Perform(tuple(frames))
+    return Finished(
+        f"{localnet} is on {to}; {len(set(here))} attachments announced" if here else f"{localnet} is on {to}"
+    )
+
+
+def _strays(facts: Facts, view: ovs.View, localnet: str, to: str) -> dict[str, list[str]]:
+    """Our outer ports that are not (only) where they belong: localnet switch port → the bridges that list it."""
+    found = {}
+    for lsp in switch_ports_of(facts, view, localnet):
+        wrong = [b for b in ovs.bridges_of_port(view, ovs.outer_port(lsp)) if b != to]
+        if wrong:
+            found[lsp] = wrong
+    return found
+
+
+def _before(args: Mapping[str, Any], view: ovs.View, strays: Mapping[str, list[str]]) -> Record:
+    """The before-image: the node's switch, and who was heard lately on the bridges that VMs leave."""
+    bridges = sorted({b for homes in strays.values() for b in homes} | {args["from"]} - {None})
+    tables = tuple(f"fdb:{args['node']}:{b}" for b in bridges if b in view["bridges"])
+    return Record(
+        label="before",
+        title=f"record the switch and the forwarding tables of {args['node']}",
+        views=(f"ovs:{args['node']}", *tables),
+    )
+
+
+def _move(
+    args: Mapping[str, Any], facts: Facts, view: ovs.View, strays: Mapping[str, list[str]]
+) -> tuple[AnyOp, ...]:
+    """The burst of the move: one guarded transaction, then the new outer ports, unless OVN was quicker.
+
+    The port goes first and comes back in another transaction: vswitchd must not see one name change bridges (H46).
+    """
+    node, localnet, to = args["node"], args["localnet"], args["bridge"]
+    text = ovs.set_pair(view["mapping"], localnet, to)
+    operations = transactions.swap_mapping(view, text) if text != view["mapping"] else []
+    commands = (
+        [f"set Open_vSwitch . external_ids:{ovs.MAPPING_KEY}={text}"] if text != view["mapping"] else []
+    )
+    for lsp, homes in strays.items():
+        for home in homes:
+            operations += transactions.take_port(view, home, ovs.outer_port(lsp))
+            commands.append(f"--if-exists del-port {home} {ovs.outer_port(lsp)}")
+    after = ovs.without_ports(ovs.with_mapping(view, text), map(ovs.outer_port, strays))
+    move = Transact(
+        label="move",
+        title=f"map {localnet} to {to}"
+        + (f" and take {', '.join(map(ovs.outer_port, strays))} away" if strays else ""),
+        node=node,
+        operations=transactions.settled(view, operations),
+        commands=(f"ovs-vsctl {' -- '.join(commands)}",),
+        changes=ovs.changes(node, view, after),
+    )
+    burst: list[AnyOp] = [move]
+    for lsp in sorted({*strays, *(g.lsp for g in guests(facts, node, localnet))}):
+        op, after = _insert(args, after, lsp, ovs.outer_port(lsp), to, ovs.inner_port(lsp))
+        burst.append(op)
+    return tuple(burst)
+
+
+def _insert(
+    args: Mapping[str, Any], view: ovs.View, lsp: str, name: str, bridge: str, peer: str
+) -> tuple[Transact, ovs.View]:
+    """Insert one end of a pair, as ovn-controller would; losing that race to it is fine (H48)."""
+    node, after = args["node"], ovs.with_patch(view, bridge, name, peer, lsp)
+    op = Transact(
+        label=f"insert:{name}",
+        title=f"insert {name} on {bridge}, unless ovn-controller was first",
+        node=node,
+        operations=transactions.settled(view, transactions.insert_patch(bridge, name, peer, lsp, "0")),
+        tolerate=transactions.GUARD_FAILED,
+        commands=(
+            f"ovs-vsctl --may-exist add-port {bridge} {name} -- set Interface {name} type=patch options:peer={peer}"
+            f" -- set Port {name} external_ids:{ovs.LOCALNET_PORT_KEY}={lsp}",
+        ),
+        changes=ovs.changes(node, view, after),
+    )
+    return op, after
+
+
+def _mend(args: Mapping[str, Any], view: ovs.View, needed: list[str], done: Done) -> Next | None:
+    """Bring every needed pair to health: insert what is missing, wait, and rebuild what stays broken."""
+    node, to = args["node"], args["bridge"]
+    inserts: list[AnyOp] = []
+    after = view
+    for lsp in needed:
+        outer, inner = ovs.outer_port(lsp), ovs.inner_port(lsp)
+        for name, bridge, peer in ((outer, to, inner), (inner, ovs.INTEGRATION_BRIDGE, outer)):
+            if not ovs.bridges_of_port(view, name):
+                op, after = _insert(args, after, lsp, name, bridge, peer)
+                inserts.append(op)
+    if inserts and max(done.attempts.get(op.label, 0) for op in inserts) <= REBUILDS:
+        return Perform(tuple(inserts))
+    broken = [lsp for lsp in needed if ovs.pair_health(view, lsp) != "healthy"]
+    if not broken:
+        return None
+    rounds = max(done.attempts.get(f"rebuild:{lsp}", 0) for lsp in broken)
+    touched = any(label.startswith(("move", "insert:", "rebuild:")) for label in done.outcomes)
+    if touched and f"healthy:{rounds}" not in done.outcomes:
+        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in broken)
+        wait = Wait(
+            label=f"healthy:{rounds}",
+            title="both ends of each patch pair healthy",
+            checks=checks,
+            deadline=PAIR_DEADLINE,
+        )
+        return Perform((wait,))
+    if rounds >= REBUILDS:
+        return Stop(
+            f"the path stays broken after {rounds} rebuilds: "
+            + "; ".join(ovs.pair_health(view, lsp) for lsp in broken)
+        )
+    return Perform(tuple(_rebuild(args, view, broken[0])))
+
+
+def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
+    """Delete both ends in one transaction, await vswitchd, insert them again in the next (H46)."""
+    node, to = args["node"], args["bridge"]
+    outer, inner = ovs.outer_port(lsp), ovs.inner_port(lsp)
+    operations = []
+    for name in (outer, inner):
+        for home in ovs.bridges_of_port(view, name):
+            operations += transactions.take_port(view, home, name)
+    gone = ovs.without_ports(view, (outer, inner))
+    delete = Transact(
+        label=f"rebuild:{lsp}",
+        title=f"take both ends of the broken pair {outer} away",
+        node=node,
+        operations=transactions.settled(view, operations),
+        commands=(f"ovs-vsctl --if-exists del-port {outer} -- --if-exists del-port {inner}",),
+        changes=ovs.changes(node, view, gone),
+    )
+    first, after = _insert(args, gone, lsp, outer, to, inner)
+    second, after = _insert(args, after, lsp, inner, ovs.INTEGRATION_BRIDGE, outer)
+    return [delete, first, second]
+
+
+def _announcements(args: Mapping[str, Any], here: list[Guest], done: Done) -> list[AnyOp]:
+    """One RARP per MAC and VLAN: the VMs' own, and what the old patch ports had learned (nested and VRRP MACs)."""
+    node, to = args["node"], args["bridge"]
+    owners = {(g.mac, g.vlan): g.vm for g in here if g.mac}
+    ports = {ovs.outer_port(g.lsp): g.vlan for g in here}
+    for path, entries in done.results.get("before", {}).items():
+        if path.startswith(f"node/{node}/fdb/") and not path.endswith("/recent"):
+            for port, vlan, mac in entries or ():
+                if port in ports:
+                    owners.setdefault((mac, vlan), "learned on the old port")
+    return [
+        announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}")
+        for (mac, vlan), whose in sorted(owners.items())
+    ]
+
+
+@routine("cold-remap@1")
+def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Move a localnet on a node that its VMs have left: both ends of each pair go, nothing is inserted."""
+    view = _readable(args, facts)
+    if isinstance(view, Stop):
+        return view
+    node, localnet, to = args["node"], args["localnet"], args["bridge"]
+    left = sorted({g.vm for g in guests(facts, node, localnet)})
+    if left:
+        return Stop(
+            f"{node} still runs {', '.join(left)}, which use {localnet}: a cold remap would cut them",
+            moved=True,
+        )
+    if (wait := _ovn_settle(args, facts, done)) is not None:
+        return wait
+    lsps = list(switch_ports_of(facts, view, localnet))
+    text = ovs.set_pair(view["mapping"], localnet, to)
+    homes = {lsp: ovs.bridges_of_port(view, ovs.outer_port(lsp)) for lsp in lsps}
+    halves = [lsp for lsp in lsps if bool(homes[lsp]) != bool(ovs.bridges_of_port(view, ovs.inner_port(lsp)))]
+    strays = [lsp for lsp in lsps if homes[lsp] not in ([], [to])]
+    if text == view["mapping"] and not halves and not strays:
+        return Finished(f"{localnet} is mapped to {to}; nothing rides on it yet")
+    if "before" not in done.outcomes:
+        return Perform((_before(args, view, {}),))
+    if done.attempts.get("move", 0) > TAKE_DOWNS:
+        return Stop(
+            f"ovn-controller on {node} keeps bringing back a part of the pair of {', '.join([*halves, *strays])}"
+        )
+    return Perform((_take_down(args, view, lsps, text, transactions.swap_mapping(view, text)),))
+
+
+@routine("unmap@1")
+def unmap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Remove our pair and its patch ports: the inverse of mapping a localnet that was mapped nowhere."""
+    node, localnet = args["node"], args["localnet"]
+    fact = facts.get(f"node/{node}/ovs/mapping/{localnet}")
+    if isinstance(fact, Unknown):
+        return Stop(f"cannot tell node/{node}/ovs/mapping/{localnet}: {fact.why}")
+    if not isinstance(fact, Known):
+        return Finished(f"{localnet} is mapped nowhere")
+    if fact.value != args["from"]:
+        return Stop(
+            f"node/{node}/ovs/mapping/{localnet}: expected {args['from']}, found {show(fact)}", moved=True
+        )
+    view = facts.value(f"node/{node}/ovs")
+    text = ovs.drop_pair(view["mapping"], localnet)
+    operations = transactions.swap_mapping(view, text) if text else transactions.drop_mapping_key(view)
+    return Perform(
+        (_take_down(args, view, list(switch_ports_of(facts, view, localnet)), text or None, operations),)
+    )
+
+
+def _take_down(
+    args: Mapping[str, Any], view: ovs.View, lsps: list[str], text: str | None, operations: list[Any]
+) -> Transact:
+    """The mapping changed, and both ends of each pair taken away, in one guarded transaction."""
+    node, localnet, to = args["node"], args["localnet"], args["bridge"]
+    commands = [
+        f"set Open_vSwitch . external_ids:{ovs.MAPPING_KEY}={text}"
+        if text
+        else f"remove Open_vSwitch . external_ids {ovs.MAPPING_KEY}"
+    ]
+    names = [name for lsp in lsps for name in (ovs.outer_port(lsp), ovs.inner_port(lsp))]
+    taken = []
+    for name in names:
+        for home in ovs.bridges_of_port(view, name):
+            operations = [*operations, *transactions.take_port(view, home, name)]
+            commands.append(f"--if-exists del-port {home} {name}")
+            taken.append(name)
+    after = ovs.without_ports(ovs.with_mapping(view, text), names)
+    return Transact(
+        label="move",
+        title=(f"map {localnet} to {to}" if to else f"unmap {localnet}")
+        + (f" and take {', '.join(taken)} away" if taken else ""),
+        node=node,
+        operations=transactions.settled(view, operations),
+        commands=(f"ovs-vsctl {' -- '.join(commands)}",),
+        changes=ovs.changes(node, view, after),
+    )

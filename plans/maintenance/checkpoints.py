@@ -1,0 +1,73 @@
+"""Preflight and verify: the two points of a bracket at which everything is checked and nothing is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.checks import Check, judge_all
+from plans.facts import Facts
+from plans.ops import Wait
+from plans.readings import view_of
+
+VERIFY_DEADLINE = 30.0
+
+
+def preflight(node: str, expect: Sequence[Check]) -> Action:
+    """What must hold before a node is touched (H18). Its checks are an action's `expect`, so a miss is exit 4."""
+    return Action(
+        id=f"{node}/preflight",
+        routine="preflight@1",
+        title="preflight",
+        node=node,
+        reads=tuple(sorted({view_of(check.path) for check in expect})),
+        expect=tuple(expect),
+        no_undo="it changes nothing",
+    )
+
+
+@routine("preflight@1")
+def step_preflight(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Nothing to do: its `expect` was judged."""
+    return Finished()
+
+
+def verify(node: str, checks: Sequence[Check]) -> Action:
+    """What must hold once a node's changes are made."""
+    return Action(
+        id=f"{node}/verify",
+        routine="verify@1",
+        title="verify: " + "; ".join(sorted({_short(check, node) for check in checks})),
+        node=node,
+        args={"checks": [[c.path, c.test, c.value, c.why] for c in checks]},
+        reads=tuple(sorted({view_of(check.path) for check in checks})),
+        done_when=tuple(checks),
+        no_undo="it changes nothing",
+        rows=(9,),
+    )
+
+
+@routine("verify@1")
+def step_verify(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Wait for every check to hold; a miss stops the line."""
+    checks = tuple(Check(*c) for c in args["checks"])
+    missed = judge_all(checks, facts)
+    if not missed:
+        return Finished(f"{len(checks)} checks hold")
+    if "verified" in done.outcomes:
+        return Stop("; ".join(str(m) for m in missed))
+    return Perform(
+        (
+            Wait(
+                label="verified",
+                title="every check of the node holds",
+                checks=checks,
+                deadline=VERIFY_DEADLINE,
+            ),
+        )
+    )
+
+
+def _short(check: Check, node: str) -> str:
+    return str(check).replace(f"node/{node}/ovs/", "")

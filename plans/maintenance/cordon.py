@@ -1,0 +1,104 @@
+"""Cordon and uncordon, remembering who did it.
+
+A node that somebody else cordoned is left cordoned (H19): who cordoned it stands in an annotation on the node
+itself, written in the same patch, so that it is not forgotten with the laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
+from plans.facts import ABSENT, Facts, Known, Later, Unknown
+from plans.ops import ObjectRef, Patch
+from plans.readings.cluster import CORDONED_BY
+
+
+def cordon(node: str) -> Action:
+    """Take a node out of scheduling."""
+    args = {"node": node}
+    return Action(
+        id=f"{node}/cordon", routine="cordon@1", title="cordon", node=node, args=args, reads=("nodes",),
+        undo=(Invocation("uncordon@1", args, ("nodes",)),), rows=(3,),
+    )  # fmt: skip
+
+
+def uncordon(node: str) -> Action:
+    """Put a node back, if it was this run that took it out."""
+    args = {"node": node}
+    return Action(
+        id=f"{node}/uncordon", routine="uncordon@1", title="uncordon", node=node, args=args, reads=("nodes",),
+        undo=(Invocation("cordon@1", args, ("nodes",)),), rows=(10,),
+    )  # fmt: skip
+
+
+def cordon_op(node: str, run: str, facts: Facts) -> Patch:
+    """The patch that cordons, in the name of a run."""
+    return Patch(
+        label="cordon",
+        title=f"cordon {node}",
+        ref=ObjectRef("v1", "Node", node),
+        patch={"metadata": {"annotations": {CORDONED_BY: run}}, "spec": {"unschedulable": True}},
+        resource_version=_version(node, facts),
+        changes=(
+            (f"node/{node}/unschedulable", Known(True)),
+            (f"node/{node}/cordoned-by", Known(run)),
+            (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
+        ),
+    )
+
+
+@routine("cordon@1")
+def step_cordon(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Cordon, unless the node is cordoned already, by us or by somebody else."""
+    node = args["node"]
+    cordoned = facts.get(f"node/{node}/unschedulable")
+    if not isinstance(cordoned, Known):
+        return _stop(node, cordoned)
+    if cordoned.value:
+        ours = facts.value(f"node/{node}/cordoned-by") == done.run
+        return Finished(
+            "" if ours else "cordoned by somebody else already: left so, and not uncordoned later"
+        )
+    return Perform((cordon_op(node, done.run, facts),))
+
+
+@routine("uncordon@1")
+def step_uncordon(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Uncordon what this run cordoned, and nothing else."""
+    node = args["node"]
+    cordoned = facts.get(f"node/{node}/unschedulable")
+    if not isinstance(cordoned, Known):
+        return _stop(node, cordoned)
+    if not cordoned.value:
+        return Finished()
+    if facts.value(f"node/{node}/cordoned-by") != done.run:
+        return Finished("stays cordoned: this run did not cordon it")
+    return Perform(
+        (
+            Patch(
+                label="uncordon",
+                title=f"uncordon {node}",
+                ref=ObjectRef("v1", "Node", node),
+                patch={"metadata": {"annotations": {CORDONED_BY: None}}, "spec": {"unschedulable": None}},
+                resource_version=_version(node, facts),
+                changes=(
+                    (f"node/{node}/unschedulable", Known(False)),
+                    (f"node/{node}/cordoned-by", ABSENT),
+                    (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
+                ),
+            ),
+        )
+    )
+
+
+def _version(node: str, facts: Facts) -> str | None:
+    version = facts.get(f"node/{node}/resource-version")
+    return str(version.value) if isinstance(version, Known) else None
+
+
+def _stop(node: str, fact: object) -> Stop:
+    return Stop(
+        f"cannot tell whether {node} is cordoned: {fact.why if isinstance(fact, Unknown) else 'there is no such node'}"
+    )

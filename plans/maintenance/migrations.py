@@ -1,0 +1,231 @@
+"""Moving VMs by live migration: evacuating a node, and bringing its VMs back.
+
+One VirtualMachineInstanceMigration per move, under a name that follows from the run, the VM's UID and the attempt:
+after a crash, "already exists" means that it is ours (H15). At most two leave a node at once, which is what KubeVirt
+allows by default (parallelOutboundMigrationsPerNode); more would only wait in its queue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
+from plans.checks import Check
+from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Later, Unknown
+from plans.guests import vms_on
+from plans.ops import AnyOp, Create, ObjectRef, Wait
+from plans.readings.cluster import VMIM
+
+AT_ONCE = 2
+ATTEMPTS = 3
+MIGRATION_DEADLINE = 900.0
+"""Seconds for one VM: KubeVirt gives up earlier by itself (150 s without progress, 150 s per GiB in all)."""
+
+VIEWS = ("nodes", "vms", "networks", "migrations")
+OVER = ("Succeeded", "Failed")
+
+
+def evacuate(
+    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], target_rule: str
+) -> Action:
+    """Empty a node of the VMs that use the localnets, but for those that stay."""
+    names = ", ".join(leaving) or "none now"
+    return Action(
+        id=f"{node}/evacuate",
+        routine="evacuate@1",
+        title=f"evacuate {names}" + (f"; {', '.join(staying)} stay" if staying else ""),
+        node=node,
+        args={"node": node, "localnets": list(localnets), "staying": list(staying), "rule": target_rule},
+        reads=VIEWS,
+        done_when=(
+            Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
+        ),
+        undo=(Invocation("return@1", {"node": node, "vms": list(leaving), "undo": True}, VIEWS),)
+        if leaving
+        else (),
+        no_undo="" if leaving else "no VM had to leave",
+        vms=tuple(leaving),
+        deadline=MIGRATION_DEADLINE * max(1, len(leaving)),
+        rows=(4,),
+    )
+
+
+def bring_back(node: str, vms: Sequence[str], evacuation: str) -> Action:
+    """Return to a node the VMs that left it for this run."""
+    return Action(
+        id=f"{node}/return",
+        routine="return@1",
+        title=f"return {', '.join(vms)}",
+        node=node,
+        args={"node": node, "vms": list(vms)},
+        reads=VIEWS,
+        undo=(
+            Invocation(
+                "evacuate@1",
+                {"node": node, "localnets": [], "only": list(vms), "staying": [], "rule": ""},
+                VIEWS,
+            ),
+        ),
+        vms=tuple(vms),
+        deadline=MIGRATION_DEADLINE * max(1, len(vms)),
+        rows=(11,),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One VM that should leave `node`, or, with `to`, arrive there."""
+
+    vm: str
+    purpose: str
+    to: str = ""
+    away_from: str = ""
+
+    def arrived(self, facts: Facts) -> bool:
+        """Whether the VM is where it should be. A VM that no longer runs has nowhere to go."""
+        where = facts.value(f"vm/{self.vm}/node")
+        return where is None or (where == self.to if self.to else where != self.away_from)
+
+    def check(self) -> Check:
+        path = f"vm/{self.vm}/node"
+        return Check(path, "eq", self.to) if self.to else Check(path, "ne", self.away_from)
+
+
+def migration_name(run: str, uid: str, purpose: str, attempt: int) -> str:
+    """The name of a migration: the same for the same run, VM, purpose and attempt."""
+    if run == KNOWN_AFTER_APPLY:
+        return f"{KNOWN_AFTER_APPLY} for {uid}"
+    return f"ovsplan-{hashlib.sha256(f'{run}/{uid}/{purpose}/{attempt}'.encode()).hexdigest()[:16]}"
+
+
+def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
+    """The next ops that bring every move nearer to its end; None when all have arrived."""
+    waiting: list[tuple[Move, str]] = []
+    creates: list[AnyOp] = []
+    for move in moves:
+        if move.arrived(facts):
+            continue
+        if len(waiting) + len(creates) >= AT_ONCE:
+            break
+        found = _attempt(move, facts, done)
+        if isinstance(found, Stop):
+            return found
+        name, exists = found
+        if exists:
+            waiting.append((move, name))
+        else:
+            creates.append(_create(move, name, facts))
+    if creates:
+        return Perform(tuple(creates))
+    if not waiting:
+        return None
+    wait = _wait(waiting, facts)
+    if done.outcomes.get(wait.label) == "timed-out":
+        return Stop(f"waited {wait.deadline:g} s in vain for {wait.title}")
+    return Perform((wait,))
+
+
+def _attempt(move: Move, facts: Facts, done: Done) -> tuple[str, bool] | Stop:
+    """The migration to look at or to create for a move, and whether it exists; Stop when all attempts failed."""
+    vm = facts.value(f"vm/{move.vm}") or {}
+    if vm.get("migratable") is not True:
+        return Stop(
+            f"VM {move.vm} cannot live-migrate: {vm.get('migratable', 'it is not running')} (H14)", moved=True
+        )
+    if isinstance(missing := facts.get("migration/*"), Unknown):
+        return Stop(f"cannot read migrations: {missing.why}")
+    namespace = move.vm.partition("/")[0]
+    reason = ""
+    for attempt in range(1, ATTEMPTS + 1):
+        name = migration_name(done.run, vm["uid"], move.purpose, attempt)
+        at = f"migration/{namespace}/{name}"
+        phase = facts.get(f"{at}/phase")
+        created = done.has(f"migrate:{move.vm}:{move.purpose}:{name}")
+        if isinstance(phase, Known) and phase.value == "Failed":
+            reason = (facts.value(at) or {}).get("reason", "")
+            continue
+        if isinstance(phase, Known) and phase.value == "Succeeded":
+            # It did arrive and was moved again since, by somebody else: go on with a new attempt.
+            continue
+        if created and not isinstance(phase, Known | Later):
+            continue  # KubeVirt keeps five finished migrations per VM: this one is over and gone
+        return name, isinstance(phase, Known | Later)
+    return Stop(f"VM {move.vm} did not migrate in {ATTEMPTS} attempts" + (f": {reason}" if reason else ""))
+
+
+def _create(move: Move, name: str, facts: Facts) -> Create:
+    namespace, _, vmi = move.vm.partition("/")
+    spec: dict[str, Any] = {"vmiName": vmi}
+    if move.to:
+        spec["addedNodeSelector"] = {"kubernetes.io/hostname": move.to}
+    return Create(
+        label=f"migrate:{move.vm}:{move.purpose}:{name}",
+        title=f"live-migrate {move.vm} " + (f"to {move.to}" if move.to else f"away from {move.away_from}"),
+        ref=ObjectRef(*VMIM, name=name, namespace=namespace),
+        body={"metadata": {"name": name, "namespace": namespace}, "spec": spec},
+        changes=((f"migration/{namespace}/{name}/phase", Later("the migration", "KubeVirt's phases")),),
+    )
+
+
+def _wait(waiting: Sequence[tuple[Move, str]], facts: Facts) -> Wait:
+    """Wait for the first of the moves under way; a failed migration, or another arrival, ends the wait early."""
+    first, _ = waiting[0]
+    phases = [f"migration/{move.vm.partition('/')[0]}/{name}/phase" for move, name in waiting]
+    names = ", ".join(move.vm for move, _ in waiting)
+    return Wait(
+        label=f"moved:{first.vm}:{first.purpose}:{waiting[0][1]}",
+        title=f"{names} " + (f"on {first.to}" if first.to else f"off {first.away_from}"),
+        checks=tuple(move.check() for move, _ in waiting),
+        unless=tuple(Check(path, "eq", "Failed") for path in phases),
+        deadline=MIGRATION_DEADLINE,
+        changes=tuple(change for move, _ in waiting for change in _landed(move, facts)),
+    )
+
+
+def _landed(move: Move, facts: Facts) -> list[tuple[str, Known | Later]]:
+    """What a finished move is predicted to change. Where an evacuated VM lands is for the scheduler to say."""
+    changes: list[tuple[str, Known | Later]] = []
+    source = facts.get(f"vm/{move.vm}/node")
+    left = move.away_from or (source.value if isinstance(source, Known) else "")
+    if left:
+        staying = [vm for vm in facts.value(f"node/{left}/vms", []) if vm != move.vm]
+        changes.append((f"node/{left}/vms", Known(staying)))
+    if not move.to:
+        changes.append(
+            (f"vm/{move.vm}/node", Later("the evacuation", f"a schedulable node other than {move.away_from}"))
+        )
+        return changes
+    changes.append((f"vm/{move.vm}/node", Known(move.to)))
+    changes.append((f"node/{move.to}/vms", Known(sorted({*facts.value(f"node/{move.to}/vms", []), move.vm}))))
+    return changes
+
+
+@routine("evacuate@1")
+def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Move every VM of the localnets off the node, but for those that stay."""
+    node = args["node"]
+    fact = facts.get(f"node/{node}/vms")
+    if not isinstance(fact, Known):
+        return Stop(f"cannot tell which VMs run on {node}: {fact}")
+    here = args["only"] if "only" in args else vms_on(facts, node, tuple(args["localnets"]))
+    moves = [Move(vm, "evacuate", away_from=node) for vm in here if vm not in args["staying"]]
+    ahead = migrate(moves, facts, done)
+    if ahead is not None:
+        return ahead
+    moved = sorted({label.split(":")[1] for label in done.outcomes if label.startswith("migrate:")})
+    return Finished(f"{len(moved)} VM(s) left: {', '.join(moved)}" if moved else "no VM had to leave")
+
+
+@routine("return@1")
+def step_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Bring the VMs back to their node."""
+    node = args["node"]
+    if facts.value(f"node/{node}/unschedulable"):
+        return Finished(
+            f"{node} is cordoned by somebody else: its VMs can't return to it, and stay where they are"
+        )
+    moves = [Move(vm, "return", to=node) for vm in args["vms"]]
+    return migrate(moves, facts, done) or Finished(f"{len(moves)} VM(s) back on {node}")

@@ -1,0 +1,182 @@
+"""Proof: VM traffic seen on the new path.
+
+Hot: the forwarding table of the new bridge has each talking VM's MAC and VLAN on OVN's patch port. Talking means
+heard on the old port in the seconds before the move; a silent VM is "cannot tell", never a failure. Cold: nothing
+rode on the node when it changed, so the first VM that returns, pinned to the node, gives the same evidence. When it
+does not, it is moved out again, the node is cordoned, and the line stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plans import ovs
+from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.checks import Check, Holds, judge
+from plans.facts import Facts, Known
+from plans.guests import Guest, guests
+from plans.maintenance.cordon import cordon_op
+from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
+from plans.ops import Wait
+
+HEARD_AGAIN_DEADLINE = 60.0
+"""Seconds for a talking VM to be heard on its new port."""
+
+Bridges = Mapping[str, str]
+"""localnet → the bridge that it is proven on."""
+
+
+def hot(node: str, bridges: Bridges, remaps: Mapping[str, str]) -> Action:
+    """See every VM on the node that talks. `remaps`: localnet → the action that moved it."""
+    tables = tuple(f"fdb:{node}:{bridge}" for bridge in sorted(set(bridges.values())))
+    return Action(
+        id=f"{node}/prove",
+        routine="prove@1",
+        title=f"prove: VM traffic of {', '.join(sorted(bridges))} seen on {', '.join(sorted(set(bridges.values())))}",
+        node=node,
+        args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps)},
+        uses=tuple(sorted(remaps.values())),
+        reads=(f"ovs:{node}", *tables, "vms", "networks"),
+        no_undo="it changes nothing",
+        rows=(11,),
+    )
+
+
+def first_return(node: str, bridges: Bridges, vms: Sequence[str]) -> Action:
+    """Bring one VM back, pinned to the node, and see it."""
+    tables = tuple(f"fdb:{node}:{bridge}" for bridge in sorted(set(bridges.values())))
+    return Action(
+        id=f"{node}/prove",
+        routine="prove-by-return@1",
+        title=f"prove: {vms[0]} returns first, pinned to {node}, and is seen on {', '.join(sorted(set(bridges.values())))}",
+        node=node,
+        args={"node": node, "bridges": dict(bridges), "vms": list(vms)},
+        reads=(f"ovs:{node}", *tables, *VIEWS),
+        no_undo="its VM was at home here",
+        vms=(vms[0],),
+        deadline=MIGRATION_DEADLINE * 2,
+        rows=(11,),
+    )
+
+
+def _entry(guest: Guest) -> list[Any]:
+    return [ovs.outer_port(guest.lsp), guest.vlan, guest.mac]
+
+
+def _seen(node: str, bridge: str, guest: Guest) -> Check:
+    return Check(f"node/{node}/fdb/{bridge}", "has", [_entry(guest)], f"{guest.vm} is heard on its new port")
+
+
+def _here(args: Mapping[str, Any], facts: Facts) -> list[tuple[str, Guest]]:
+    """The attachments on the node, each with the bridge that its localnet should ride on."""
+    node = args["node"]
+    return [
+        (bridge, g)
+        for localnet, bridge in sorted(args["bridges"].items())
+        for g in guests(facts, node, localnet)
+        if g.mac
+    ]
+
+
+def _was_heard(args: Mapping[str, Any], guest: Guest, done: Done) -> bool:
+    """Whether the guest was heard on its old port in the seconds before its move."""
+    for action in args["remaps"].values():
+        for path, entries in done.used.get(action, {}).get("before", {}).items():
+            if path.endswith("/recent") and _entry(guest) in (entries or ()):
+                return True
+    return False
+
+
+@routine("prove@1")
+def step_prove(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Every VM heard before the move is heard after it."""
+    node = args["node"]
+    here = _here(args, facts)
+    talking = [(bridge, g) for bridge, g in here if _was_heard(args, g, done)]
+    if "heard" not in done.outcomes:
+        checks = tuple(_seen(node, bridge, g) for bridge, g in talking or here)
+        if not checks:
+            return Finished(f"no VM of {', '.join(sorted(args['bridges']))} is on {node}: nothing to see")
+        names = ", ".join(sorted({g.vm for _, g in talking or here}))
+        deadline = HEARD_AGAIN_DEADLINE if talking else 2.0
+        return Perform(
+            (
+                Wait(
+                    label="heard",
+                    title=f"traffic of {names} on the new port",
+                    checks=checks,
+                    deadline=deadline,
+                ),
+            )
+        )
+    seen = sorted({g.vm for bridge, g in here if isinstance(judge(_seen(node, bridge, g), facts), Holds)})
+    missed = [(b, g) for b, g in talking if g.vm not in seen]
+    sick = [
+        h
+        for _, g in here
+        if (h := facts.value(f"node/{node}/ovs/patch/{g.lsp}/health", "unknown")) != "healthy"
+    ]
+    if missed or sick:
+        lost = "; ".join(
+            sorted(
+                {
+                    f"{g.vm} ({g.mac}, VLAN {g.vlan}) was heard before the move and is not heard on {b}"
+                    for b, g in missed
+                }
+            )
+        )
+        return Stop("; ".join(filter(None, [lost, *sorted(set(sick))])))
+    silent = sorted({g.vm for _, g in here} - set(seen))
+    note = f"seen: {', '.join(seen) or 'none'}" + (
+        f"; cannot tell (silent): {', '.join(silent)}" if silent else ""
+    )
+    return Finished(note, proven=True if seen else None)
+
+
+def rescue_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """The path is not there: cordon the node, and move the VM out of the dark again."""
+    node, vm = args["node"], _first(args, facts)
+    if facts.value(f"node/{node}/unschedulable") is False:
+        return Perform((cordon_op(node, done.run, facts),))
+    if vm is None:
+        return Finished()
+    return migrate([Move(vm, "rescue", away_from=node)], facts, done) or Finished(
+        f"{vm} moved out again; {node} is cordoned"
+    )
+
+
+def _first(args: Mapping[str, Any], facts: Facts) -> str | None:
+    """The first VM of the list that still runs."""
+    return next((vm for vm in args["vms"] if isinstance(facts.get(f"vm/{vm}/node"), Known)), None)
+
+
+@routine("prove-by-return@1", rescue=rescue_return)
+def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """One VM back, and heard on the new path."""
+    node = args["node"]
+    if facts.value(f"node/{node}/unschedulable"):
+        return Finished(f"not proven: {node} is cordoned by somebody else, so no VM can return to it")
+    vm = _first(args, facts)
+    if vm is None:
+        return Finished("not proven: none of the VMs that left still runs")
+    if (ahead := migrate([Move(vm, "return", to=node)], facts, done)) is not None:
+        return ahead
+    mine = [(bridge, g) for bridge, g in _here(args, facts) if g.vm == vm]
+    checks = [_seen(node, bridge, g) for bridge, g in mine]
+    checks += [Check(f"node/{node}/ovs/patch/{g.lsp}/health", "eq", "healthy") for _, g in mine]
+    missed = [verdict for check in checks if not isinstance(verdict := judge(check, facts), Holds)]
+    if not missed:
+        return Finished(f"seen: {vm}", proven=True)
+    if "heard" not in done.outcomes:
+        return Perform(
+            (
+                Wait(
+                    label="heard",
+                    title=f"traffic of {vm} on the new path",
+                    checks=tuple(checks),
+                    deadline=HEARD_AGAIN_DEADLINE,
+                ),
+            )
+        )
+    return Stop(f"{vm} returned and is not heard: " + "; ".join(str(m) for m in missed))

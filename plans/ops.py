@@ -1,0 +1,228 @@
+"""Ops: single things done to the world, as concrete, versioned data.
+
+An op knows no kind and no rule; the interpreters in `providers/` perform it as it stands. `label` is unique within
+its action and is how the journal and a `step` function speak of it. `changes` is what the op is believed to change:
+the planner applies it to its predicted facts; it is not part of the plan document, whose actions state their effects.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from plans.checks import Check
+from plans.facts import Fact, Json
+
+Changes = tuple[tuple[str, Fact], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """The name of one Kubernetes object. `api` is its apiVersion."""
+
+    api: str
+    kind: str
+    name: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """Ask for all objects of a kind."""
+
+    api: str
+    kind: str
+    ask: Literal["list"] = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class SelectRequest:
+    """Ask one node's Open vSwitch database for tables, whole rows, in one transaction."""
+
+    node: str
+    tables: tuple[str, ...]
+    ask: Literal["select"] = "select"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """Ask by a command on a node that changes nothing."""
+
+    node: str
+    argv: tuple[str, ...]
+    ask: Literal["command"] = "command"
+
+
+Request = Annotated[ListRequest | SelectRequest | CommandRequest, Field(discriminator="ask")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transact:
+    """One OVSDB transaction on a node, after which vswitchd has done it (`cur_cfg` awaited) when `settle`.
+
+    An operation that fails with the error `tolerate` leaves the op done: somebody else was first, which is as good.
+    `commands` says the same for a person with a shell on the node.
+    """
+
+    label: str
+    title: str
+    node: str
+    operations: tuple[Json, ...]
+    settle: bool = True
+    tolerate: str = ""
+    commands: tuple[str, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["transact"] = "transact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A JSON merge patch of one object, guarded by its resourceVersion."""
+
+    label: str
+    title: str
+    ref: ObjectRef
+    patch: Json
+    resource_version: str | None = None
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["patch"] = "patch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create:
+    """Create one object. Its name is deterministic, so "already exists" means that it is ours and the op is done."""
+
+    label: str
+    title: str
+    ref: ObjectRef
+    body: Json
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["create"] = "create"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A short command on a node that may be repeated without harm."""
+
+    label: str
+    title: str
+    node: str
+    argv: tuple[str, ...]
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["run"] = "run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Wait until every check holds, or any of `unless` does, or `deadline` seconds have passed.
+
+    A wait changes nothing; it ends early on Ctrl-C. What it could not see before its deadline is for `step` to judge.
+    """
+
+    label: str
+    title: str
+    checks: tuple[Check, ...]
+    deadline: float
+    unless: tuple[Check, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["wait"] = "wait"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Keep what is there now: a before-image, immutable and hashed, in the journal.
+
+    Its result, the facts of `views`, is given to later steps.
+    """
+
+    label: str
+    title: str
+    views: tuple[str, ...] = ()
+    requests: tuple[Request, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["record"] = "record"
+
+
+Op = Annotated[Transact | Patch | Create | Run | Wait | Record, Field(discriminator="op")]
+AnyOp = Transact | Patch | Create | Run | Wait | Record
+
+READ_ONLY = (Wait, Record)
+
+
+def target(op: AnyOp) -> str:
+    """What an op acts on, as text: a node, an object's kind and namespace, or nothing."""
+    match op:
+        case Transact(node=node) | Run(node=node):
+            return f"node {node}"
+        case Patch(ref=ref):
+            return str(ref)
+        case Create(ref=ref):
+            return f"{ref.kind} in {ref.namespace}"
+        case _:
+            return ""
+
+
+def shape(op: AnyOp) -> str:
+    """What must be the same in the plan and in the run: which op, on what, doing what to which tables or fields.
+
+    Values are left out: they are what the plan may show as known after apply.
+    """
+    match op:
+        case Transact(operations=operations):
+            return f"transact {target(op)} " + " ".join(sorted({_operation_shape(o) for o in operations}))
+        case Patch(patch=patch):
+            return f"patch {target(op)} " + " ".join(_leaf_paths(patch))
+        case Run(argv=argv):
+            return f"run {target(op)} {argv[0]} {argv[1] if len(argv) > 1 else ''}"
+        case _:
+            return f"{op.op} {target(op)}".strip()
+
+
+def _operation_shape(operation: Json) -> str:
+    if operation["op"] in ("wait", "select"):
+        return ""
+    columns = sorted(operation.get("row", {})) or sorted({m[0] for m in operation.get("mutations", ())})
+    return f"{operation['op']}:{operation['table']}({','.join(columns)})"
+
+
+def _leaf_paths(value: Json, prefix: str = "") -> list[str]:
+    if not isinstance(value, dict):
+        return [prefix]
+    return [
+        leaf
+        for key in sorted(value)
+        for leaf in _leaf_paths(value[key], f"{prefix}.{key}" if prefix else key)
+    ]
+
+
+def as_commands(op: AnyOp) -> tuple[str, ...]:
+    """The op as a person would do it: on the bastion with `oc`, or on the node with its own tools."""
+    match op:
+        case Transact(node=node, commands=commands):
+            return tuple(f"[{node}] {command}" for command in commands)
+        case Run(node=node, argv=argv):
+            return (f"[{node}] {' '.join(_quoted(a) for a in argv)}",)
+        case Patch(ref=ref, patch=patch):
+            namespace = f" -n {ref.namespace}" if ref.namespace else ""
+            body = _quoted(json.dumps(patch, sort_keys=True, separators=(",", ":")))
+            return (f"oc patch {ref.kind.lower()} {ref.name}{namespace} --type merge -p {body}",)
+        case Create(ref=ref, body=body):
+            return (
+                f"oc create -f - <<< {_quoted(json.dumps({'apiVersion': ref.api, 'kind': ref.kind, **body}, sort_keys=True))}",
+            )
+        case Wait(checks=checks, deadline=deadline):
+            return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)
+        case Record(title=title):
+            return (f"# {title}",)
+
+
+def _quoted(word: str) -> str:
+    """The word as a POSIX shell takes it."""
+    safe = word and all(c.isalnum() or c in "@%+=:,./_-" for c in word)
+    return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"

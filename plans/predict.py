@@ -1,0 +1,160 @@
+"""Predict: run each action's step function to its end on predicted facts.
+
+That gives the reviewer the ops before they happen, and the later actions the world as the earlier ones leave it. A
+wait is taken as come true. What only the run can know stays Later and never blocks planning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from plans.actions import Action, Done, Effect, Finished, Invocation, Next, Step, Stop, find_routine
+from plans.errors import PlanError
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Draft, Fact, Facts, Known, Later, show
+from plans.ops import AnyOp, Changes, Op, Record, Wait, as_commands
+from plans.readings import view_of
+
+RUN = KNOWN_AFTER_APPLY
+"""Stands for the id of the run, which only the run knows."""
+
+MOST_STEPS = 500
+
+
+def predict(actions: Sequence[Action], facts: Facts) -> list[Action]:
+    """The actions with their ops, effects and undo commands, each on the facts that those before it leave.
+
+    Raises PlanError when a step can't reach its end even in prediction.
+    """
+    draft = Draft(facts)
+    draft.change(
+        (f"node/{n}/resource-version", Later("the run", "read at run time"))
+        for n in facts.value("cluster/nodes", [])
+    )
+    results: dict[str, Mapping[str, Any]] = {}
+    return [_predict_one(action, draft, results) for action in actions]
+
+
+def _predict_one(action: Action, draft: Draft, results: dict[str, Mapping[str, Any]]) -> Action:
+    found = find_routine(action.routine)
+    used = {name: results.get(name, {}) for name in action.uses}
+    contingent = _contingent(action, draft)
+    before: dict[str, Fact] = {}
+    ops, _ = _play(action.id, found.step, action.args, draft, used, before, results)
+    on_failure: tuple[AnyOp, ...] = ()
+    if found.rescue is not None:
+        aside = Draft(draft)
+        on_failure, _ = _play(f"{action.id} (on failure)", found.rescue, action.args, aside, used, {}, {})
+    shown = {op.label for op in ops}
+    return replace(
+        action,
+        ops=tuple(_published(op) for op in ops),
+        contingent=tuple(_published(op) for op in contingent if op.label not in shown),
+        on_failure=tuple(_published(op) for op in on_failure),
+        effects=_effects(before, draft),
+        undo_commands=_undo_commands(action, draft),
+    )
+
+
+def _play(
+    name: str,
+    step: Step,
+    args: Mapping[str, Any],
+    draft: Draft,
+    used: Mapping[str, Mapping[str, Any]],
+    before: dict[str, Fact],
+    results: dict[str, Mapping[str, Any]],
+) -> tuple[tuple[AnyOp, ...], Next]:
+    """Step to the end. Changes `draft`, and notes in `before` what each changed path was."""
+    outcomes: dict[str, str] = {}
+    attempts: dict[str, int] = {}
+    returned: dict[str, Any] = {}
+    ops: list[AnyOp] = []
+    for _ in range(MOST_STEPS):
+        upcoming = step(args, draft, Done(RUN, outcomes, returned, attempts, used))
+        if isinstance(upcoming, Stop):
+            raise PlanError(f"{name}: {upcoming.why}")
+        if isinstance(upcoming, Finished):
+            results[name] = returned
+            return tuple(ops), upcoming
+        for op in upcoming.ops:
+            ops.append(op)
+            outcomes[op.label] = "done"
+            attempts[op.label] = attempts.get(op.label, 0) + 1
+            if isinstance(op, Record):
+                returned[op.label] = _recorded(op, draft)
+            changes = assumed(op)
+            for path, _fact in changes:
+                before.setdefault(path, draft.get(path))
+            draft.change(changes)
+    raise PlanError(f"{name}: no end after {MOST_STEPS} steps")
+
+
+def assumed(op: AnyOp) -> Changes:
+    """What an op is believed to change; for a wait, what it waits for."""
+    if not isinstance(op, Wait):
+        return op.changes
+    come_true = [(c.path, Known(c.value)) for c in op.checks if c.test == "eq"]
+    gone = [(c.path, ABSENT) for c in op.checks if c.test == "absent"]
+    return (*come_true, *gone, *op.changes)
+
+
+def _recorded(op: Record, facts: Facts) -> dict[str, Any]:
+    """What a record of views would return: the values of the facts below them."""
+    return {
+        path: fact.value
+        for path, fact in facts.items()
+        if isinstance(fact, Known) and view_of(path) in op.views
+    }
+
+
+def _contingent(action: Action, draft: Draft) -> tuple[AnyOp, ...]:
+    found = find_routine(action.routine)
+    return found.contingent(action.args, draft) if found.contingent else ()
+
+
+def _published(op: AnyOp) -> Op:
+    """The op as the plan shows it: without the planner's own bookkeeping, run ids replaced by what stands for them."""
+    return replace(op, changes=())
+
+
+def _effects(before: Mapping[str, Fact], after: Facts) -> tuple[Effect, ...]:
+    """The changed paths that people can read, from first to last value."""
+    effects = []
+    for path, old in sorted(before.items()):
+        new = after.get(path)
+        if (
+            path.endswith(("/resource-version", "/ovs", "/uptime"))
+            or _is_bulky(old)
+            or _is_bulky(new)
+            or old == new
+        ):
+            continue
+        if path.startswith("migration/"):
+            continue
+        effects.append(Effect(path, show(old), show(new)))
+    return tuple(effects)
+
+
+def _is_bulky(fact: Fact) -> bool:
+    return isinstance(fact, Known) and isinstance(fact.value, dict)
+
+
+def _undo_commands(action: Action, after: Facts) -> tuple[str, ...]:
+    """The undo as a person would do it, on the world as the action leaves it."""
+    commands: list[str] = []
+    for invocation in action.undo:
+        commands += _commands_of(action, invocation, after)
+    return tuple(commands)
+
+
+def _commands_of(action: Action, invocation: Invocation, after: Facts) -> list[str]:
+    aside = Draft(after)
+    try:
+        ops, _ = _play(
+            f"{action.id} (undo)", find_routine(invocation.routine).step, invocation.args, aside, {}, {}, {}
+        )
+    except PlanError as error:
+        return [f"# no commands: {error}"]
+    return [command for op in ops if not isinstance(op, Wait | Record) for command in as_commands(op)]

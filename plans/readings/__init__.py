@@ -1,0 +1,96 @@
+"""How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
+
+A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `ovs:<node>`,
+`ovn:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
+none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from plans.facts import Fact, Json
+from plans.ops import CommandRequest, ListRequest, SelectRequest
+from plans.readings import cluster, node
+
+AnyRequest = ListRequest | SelectRequest | CommandRequest
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """A request that could not be answered, and why."""
+
+    why: str
+
+
+Reply = Json | NoReply
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One view: what to ask, and what the answers mean."""
+
+    requests: tuple[AnyRequest, ...]
+    parse: Callable[[Sequence[Json]], Mapping[str, Fact]]
+    unknown: Callable[[str], Mapping[str, Fact]]
+
+    def facts(self, replies: Sequence[Reply]) -> Mapping[str, Fact]:
+        """The facts of this view: unknown, with the reason, when any request had no reply or made no sense."""
+        for reply in replies:
+            if isinstance(reply, NoReply):
+                return self.unknown(reply.why)
+        try:
+            return self.parse(replies)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            # Whatever the other side sent, it is not what this version understands: say so, never guess.
+            return self.unknown(f"unexpected answer: {type(error).__name__}: {error}")
+
+
+def reading(view: str, now: float) -> Reading:
+    """The reading behind a view, at the instant `now` (seconds since the epoch). Raises ValueError for a view that no file here declares."""
+    name, *where = view.split(":")
+    match name, where:
+        case "nodes", []:
+            return Reading(
+                (ListRequest("v1", "Node"),), cluster.parse_nodes, cluster.unknown("cluster/nodes", "node/*")
+            )
+        case "vms", []:
+            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, cluster.unknown("cluster/vms", "vm/*"))
+        case "networks", []:
+            return Reading(
+                (ListRequest(*cluster.NAD),),
+                cluster.parse_networks,
+                cluster.unknown("cluster/networks", "network/*"),
+            )
+        case "migrations", []:
+            return Reading(
+                (ListRequest(*cluster.VMIM),), cluster.parse_migrations, cluster.unknown("migration/*")
+            )
+        case "ovs", [n]:
+            return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r), node.unknown(n, "ovs"))
+        case "ovn", [n]:
+            return Reading(node.ovn_requests(n), lambda r: node.parse_ovn(n, r, now), node.unknown(n, "ovn"))
+        case "fdb", [n, bridge]:
+            return Reading(
+                node.fdb_requests(n, bridge),
+                lambda r: node.parse_fdb(n, bridge, r),
+                node.unknown(n, f"fdb/{bridge}"),
+            )
+    raise ValueError(f"no view {view!r}")
+
+
+def view_of(path: str) -> str:
+    """The view that tells the fact at `path`, so that a wait knows what to read again."""
+    match path.split("/"):
+        case ["vm", *_] | ["cluster", "vms"] | ["node", _, "vms"]:
+            return "vms"
+        case ["migration", *_]:
+            return "migrations"
+        case ["network", *_] | ["cluster", "networks"]:
+            return "networks"
+        case ["node", n, ("ovs" | "ovn") as part, *_]:
+            return f"{part}:{n}"
+        case ["node", n, "fdb", bridge, *_]:
+            return f"fdb:{n}:{bridge}"
+    return "nodes"

@@ -1,0 +1,167 @@
+"""Reading the Kubernetes objects that a plan looks at: nodes, networks, VMs and migrations."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from plans.facts import ABSENT, Fact, Json, Known, Unknown
+from plans.ops import ListRequest
+
+NAD = ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition")
+VM = ("kubevirt.io/v1", "VirtualMachine")
+VMI = ("kubevirt.io/v1", "VirtualMachineInstance")
+VMIM = ("kubevirt.io/v1", "VirtualMachineInstanceMigration")
+
+CORDONED_BY = "ovsplan.io/cordoned-by"
+"""The annotation that says which run cordoned a node (H19)."""
+
+VM_REQUESTS = (ListRequest(*VMI), ListRequest("v1", "Node"))
+
+_SUFFIXES = {
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "": 1,
+}
+
+
+def unknown(*paths: str) -> Callable[[str], Mapping[str, Fact]]:
+    """Every given path unknown, with the reason."""
+    return lambda why: {path: Unknown(why) for path in paths}
+
+
+def quantity(text: str | int) -> int:
+    """A Kubernetes quantity in units (bytes for memory). Raises ValueError on one that is none."""
+    text = str(text)
+    digits = text.rstrip("KMGTik")
+    return int(float(digits) * _SUFFIXES[text[len(digits) :]])
+
+
+def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`cluster/nodes`, `cluster/not-ready` and what each node's object says."""
+    facts: dict[str, Fact] = {"node/*": ABSENT}
+    names, not_ready, outsiders = [], [], []
+    for item in replies[0]:
+        name = item["metadata"]["name"]
+        names.append(name)
+        conditions = {c["type"]: c["status"] for c in item.get("status", {}).get("conditions", ())}
+        ready = conditions.get("Ready") == "True"
+        cordoned = bool(item.get("spec", {}).get("unschedulable"))
+        by = item["metadata"].get("annotations", {}).get(CORDONED_BY)
+        memory = item.get("status", {}).get("allocatable", {}).get("memory")
+        if not ready:
+            not_ready.append(name)
+        if cordoned and by is None:
+            outsiders.append(name)
+        at = f"node/{name}"
+        facts[at] = Known(name)
+        facts[f"{at}/labels"] = Known(dict(item["metadata"].get("labels", {})))
+        facts[f"{at}/ready"] = Known(ready)
+        facts[f"{at}/unschedulable"] = Known(cordoned)
+        facts[f"{at}/cordoned-by"] = Known(by) if by is not None else ABSENT
+        facts[f"{at}/memory"] = Known(quantity(memory)) if memory is not None else ABSENT
+        facts[f"{at}/resource-version"] = Known(item["metadata"].get("resourceVersion"))
+    facts["cluster/nodes"] = Known(sorted(names))
+    facts["cluster/not-ready"] = Known(sorted(not_ready))
+    facts["cluster/cordoned-by-others"] = Known(sorted(outsiders))
+    return facts
+
+
+def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`network/<ns>/<name>` for every NAD with localnet topology; the others do not concern us."""
+    facts: dict[str, Fact] = {"network/*": ABSENT}
+    names = []
+    for item in replies[0]:
+        key = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+        try:
+            config = json.loads(item.get("spec", {}).get("config") or "{}")
+        except ValueError:
+            facts[f"network/{key}"] = Unknown("spec.config is not JSON")
+            continue
+        if not isinstance(config, dict) or config.get("topology") != "localnet":
+            continue
+        network = config.get("name", "")
+        names.append(key)
+        facts[f"network/{key}"] = Known(
+            {
+                "name": network,
+                "localnet": config.get("physicalNetworkName") or network,
+                "vlan": config.get("vlanID", 0),
+                "mtu": config.get("mtu"),
+            }
+        )
+    facts["cluster/networks"] = Known(sorted(names))
+    return facts
+
+
+def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`vm/<ns>/<name>` for every VMI that is not over, and `node/<n>/vms`: who runs where."""
+    facts: dict[str, Fact] = {"vm/*": ABSENT}
+    on: dict[str, list[str]] = defaultdict(list)
+    for item in replies[0]:
+        status = item.get("status", {})
+        if status.get("phase") in ("Succeeded", "Failed"):
+            continue
+        key = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+        node = status.get("nodeName", "")
+        on[node].append(key)
+        facts[f"vm/{key}"] = Known(
+            {
+                "uid": item["metadata"]["uid"],
+                "phase": status.get("phase", ""),
+                "macs": _attached(item),
+                "migratable": _migratable(status),
+                "memory": quantity(item.get("spec", {}).get("domain", {}).get("memory", {}).get("guest", 0)),
+            }
+        )
+        facts[f"vm/{key}/node"] = Known(node)
+    for node_item in replies[1]:
+        name = node_item["metadata"]["name"]
+        facts[f"node/{name}/vms"] = Known(sorted(on.get(name, [])))
+    facts["cluster/vms"] = Known(sorted(vm for vms in on.values() for vm in vms))
+    return facts
+
+
+def parse_migrations(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`migration/<ns>/<name>` and its phase, for every VirtualMachineInstanceMigration."""
+    facts: dict[str, Fact] = {"migration/*": ABSENT}
+    for item in replies[0]:
+        key = f"migration/{item['metadata']['namespace']}/{item['metadata']['name']}"
+        status = item.get("status", {})
+        reason = status.get("migrationState", {}).get("failureReason", "")
+        facts[key] = Known({"vmi": item.get("spec", {}).get("vmiName", ""), "reason": reason})
+        facts[f"{key}/phase"] = Known(status.get("phase", "") or "Pending")
+    return facts
+
+
+def _attached(vmi: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The VMI's multus attachments: interface name, NAD as `ns/name`, MAC (empty while unknown)."""
+    reported = {i.get("name"): i.get("mac", "") for i in vmi.get("status", {}).get("interfaces", ())}
+    declared = {
+        i["name"]: i.get("macAddress", "")
+        for i in vmi.get("spec", {}).get("domain", {}).get("devices", {}).get("interfaces", ())
+    }
+    found = []
+    for network in vmi.get("spec", {}).get("networks", ()):
+        nad = network.get("multus", {}).get("networkName")
+        if nad:
+            nad = nad if "/" in nad else f"{vmi['metadata']['namespace']}/{nad}"
+            mac = reported.get(network["name"]) or declared.get(network["name"], "")
+            found.append({"interface": network["name"], "nad": nad, "mac": mac.lower()})
+    return found
+
+
+def _migratable(status: Mapping[str, Any]) -> Json:
+    """True, or the reason that KubeVirt gives."""
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "LiveMigratable" and condition.get("status") != "True":
+            return f"{condition.get('reason', 'NotMigratable')}: {condition.get('message', '')}".rstrip(": ")
+    return True

@@ -1,0 +1,86 @@
+"""Reading one node: its Open vSwitch database, its ovn-controller, and a bridge's forwarding table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from plans import ovs
+from plans.facts import ABSENT, Fact, Json, Known, Unknown
+from plans.ops import CommandRequest, SelectRequest
+
+TALKING_AGE = 15
+"""Seconds: a MAC heard this recently belongs to a VM that talks by itself, so it should be heard again soon."""
+
+
+def unknown(node: str, part: str) -> Callable[[str], Mapping[str, Fact]]:
+    """Everything below `node/<node>/<part>` unknown, with the reason."""
+    return lambda why: {f"node/{node}/{part}": Unknown(why), f"node/{node}/{part}/*": Unknown(why)}
+
+
+def ovs_requests(node: str) -> tuple[SelectRequest]:
+    """The whole switch, in one transaction."""
+    return (SelectRequest(node, ovs.TABLES),)
+
+
+def parse_ovs(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """See `plans.ovs.derive`."""
+    return ovs.derive(node, ovs.read_switch(replies[0]))
+
+
+def ovn_requests(node: str) -> tuple[CommandRequest, SelectRequest]:
+    """The running ovn-controller's version, and when it started (it writes that on br-int)."""
+    return (
+        CommandRequest(node, ("ovn-appctl", "-t", "ovn-controller", "version")),
+        SelectRequest(node, ("Bridge",)),
+    )
+
+
+def parse_ovn(node: str, replies: Sequence[Json], now: float) -> Mapping[str, Fact]:
+    """`node/<n>/ovn/version`, and `/uptime` in seconds; `now` is in seconds since the epoch."""
+    found = re.search(r"ovn-controller\D*(\d+\.\d+(?:\.\d+)?)", replies[0])
+    version: Fact = Known(found[1]) if found else Unknown(f"no version in {replies[0].strip()[:60]!r}")
+    uptime: Fact = Unknown("ovn-controller has not written ovn-startup-ts on br-int")
+    for row in replies[1]["Bridge"]:
+        if row["name"] == ovs.INTEGRATION_BRIDGE:
+            stamp = (ovs.plain(row["external_ids"]) or {}).get("ovn-startup-ts")
+            if stamp is not None:
+                uptime = Known(now - int(stamp) / 1000)
+    at = f"node/{node}/ovn"
+    return {f"{at}/*": ABSENT, f"{at}/version": version, f"{at}/uptime": uptime}
+
+
+def fdb_requests(node: str, bridge: str) -> tuple[CommandRequest, SelectRequest]:
+    """The forwarding table, and the names behind its port numbers."""
+    return (
+        CommandRequest(node, ("ovs-appctl", "fdb/show", bridge)),
+        SelectRequest(node, ("Bridge", "Port", "Interface")),
+    )
+
+
+def parse_fdb(node: str, bridge: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/fdb/<bridge>`: [port, VLAN, MAC] learned, and `/recent`: those heard in the last seconds."""
+    rows = replies[1]
+    interfaces = {ovs.plain(r["_uuid"]): r for r in rows["Interface"]}
+    ports = {ovs.plain(r["_uuid"]): r for r in rows["Port"]}
+    names: dict[str, str] = {"LOCAL": bridge}
+    for row in rows["Bridge"]:
+        if row["name"] == bridge:
+            for port in _many(row["ports"]):
+                for interface in _many(ports[port]["interfaces"]):
+                    names[str(ovs.plain(interfaces[interface]["ofport"]))] = str(ports[port]["name"])
+    learned, recent = [], []
+    for line in replies[0].splitlines():
+        words = line.split()
+        if len(words) >= 4 and words[1].isdigit():
+            entry = [names.get(words[0], words[0]), int(words[1]), words[2].lower()]
+            learned.append(entry)
+            if words[3].isdigit() and int(words[3]) <= TALKING_AGE:
+                recent.append(entry)
+    at = f"node/{node}/fdb/{bridge}"
+    return {at: Known(sorted(learned)), f"{at}/recent": Known(sorted(recent))}
+
+
+def _many(value: Json) -> list[str]:
+    value = ovs.plain(value)
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,141 @@
+"""The generic interpreters: ops and requests of a plan, as plain requests to ports.
+
+One function per op family. They know no kind and decide nothing: what an op means for the plan is for its `step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plans.ops import (
+    AnyOp,
+    CommandRequest,
+    Create,
+    ListRequest,
+    ObjectRef,
+    Patch,
+    Run,
+    SelectRequest,
+    Transact,
+)
+from plans.readings import NoReply, Reply
+from providers import ports
+
+DATABASE = "Open_vSwitch"
+TIMEOUT = 30.0
+"""Seconds for one request to one port."""
+
+SETTLE_TIMEOUT = 10.0
+"""Seconds for vswitchd to carry out a transaction."""
+
+
+class Lost(Exception):
+    """A guard did not hold, or an object was changed since it was read: nothing was done. Read again, decide again."""
+
+
+class NotDone(Exception):
+    """The other side refused, or could not be reached: nothing was done."""
+
+
+class Doubtful(Exception):
+    """The op may have been done or not: observe before deciding."""
+
+
+class Interpreter:
+    """Performs ops and answers requests on one world. Raises Lost, NotDone, Doubtful."""
+
+    def __init__(self, world: ports.World) -> None:
+        self._world = world
+
+    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+        """The answer to one request, or why there is none. Changes nothing."""
+        try:
+            return self._answer(request)
+        except ports.PortError as error:
+            return NoReply(str(error))
+
+    def perform(self, op: AnyOp) -> tuple[str, Any]:
+        """Do one op; returns (`done` or `first`, its result)."""
+        try:
+            return self._perform(op)
+        except (ports.Unreachable, ports.Refused, ports.NotFound) as error:
+            raise NotDone(str(error)) from error
+        except ports.Conflict as error:
+            raise Lost(str(error)) from error
+        except ports.InDoubt as error:
+            raise Doubtful(str(error)) from error
+
+    def _answer(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+        match request:
+            case ListRequest(api=api, kind=kind):
+                return list(self._world.cluster.list(api, kind).items)
+            case SelectRequest(node=node, tables=tables):
+                selects = [{"op": "select", "table": table, "where": []} for table in tables]
+                results = self._world.ovsdb(node).transact(DATABASE, selects, timeout=TIMEOUT)
+                if problem := _problem(results):
+                    return NoReply(_text(problem))
+                return {table: result["rows"] for table, result in zip(tables, results, strict=False)}
+            case CommandRequest(node=node, argv=argv):
+                finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
+                if finished.rc != 0:
+                    return NoReply(f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}")
+                return finished.out
+
+    def _perform(self, op: AnyOp) -> tuple[str, Any]:
+        match op:
+            case Transact():
+                return self._transact(op)
+            case Patch(ref=ref, patch=patch, resource_version=version):
+                self._world.cluster.write(ports.MergePatch(_ref(ref), patch, version))
+                return "done", None
+            case Create(ref=ref, body=body):
+                try:
+                    self._world.cluster.write(ports.Create(_ref(ref), {"apiVersion": ref.api, "kind": ref.kind, **body}))
+                except ports.AlreadyExists:
+                    return "first", None
+                return "done", None
+            case Run(node=node, argv=argv):
+                finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
+                if finished.rc != 0:
+                    raise NotDone(f"`{argv[0]} {argv[1] if len(argv) > 1 else ''}` failed with {finished.rc}: {finished.err.strip()[:300]}")
+                return "done", None
+        raise TypeError(f"{op.op} is not performed by an interpreter")
+
+    def _transact(self, op: Transact) -> tuple[str, Any]:
+        ovsdb = self._world.ovsdb(op.node)
+        results = ovsdb.transact(DATABASE, op.operations, timeout=TIMEOUT)
+        if problem := _problem(results):
+            if op.tolerate and problem.get("error") == op.tolerate:
+                return "first", None
+            if problem.get("error") == "timed out":
+                raise Lost(f"{op.title}: a guard did not hold ({_text(problem)}); nothing was changed")
+            raise NotDone(f"{op.title}: {_text(problem)}")
+        if op.settle:
+            self._settle(ovsdb, results[len(op.operations) - 1]["rows"][0]["next_cfg"])
+        return "done", None
+
+    def _settle(self, ovsdb: ports.Ovsdb, wanted: int) -> None:
+        """Wait, in the database itself, until vswitchd has carried out configuration `wanted`."""
+        (root,) = ovsdb.transact(DATABASE, [{"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["_uuid"]}], timeout=TIMEOUT)
+        wait = {
+            "op": "wait", "timeout": int(SETTLE_TIMEOUT * 1000), "table": "Open_vSwitch", "until": "==", "columns": ["_uuid"],
+            "where": [["cur_cfg", ">=", wanted]], "rows": root["rows"],
+        }  # fmt: skip
+        results = ovsdb.transact(DATABASE, [wait], timeout=SETTLE_TIMEOUT + TIMEOUT)
+        if _problem(results):
+            raise Doubtful(f"vswitchd has not carried out configuration {wanted} within {SETTLE_TIMEOUT:g} s: is it running?")
+
+
+def _ref(ref: ObjectRef) -> ports.Ref:
+    return ports.Ref(ref.api, ref.kind, ref.name, ref.namespace)
+
+
+def _problem(results: Sequence[Any]) -> dict[str, Any] | None:
+    return next((r for r in results if isinstance(r, dict) and r.get("error")), None)
+
+
+def _text(problem: dict[str, Any]) -> str:
+    return ": ".join(filter(None, [problem.get("error"), problem.get("details")]))
+
+
