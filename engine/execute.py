@@ -239,6 +239,10 @@ class Executor:
             reply = self._hands.ask(request)
             raw.append({"request": request, "reply": {"unknown": reply.why} if isinstance(reply, NoReply) else reply})
         facts = values(observe(self._hands, self._clock, op.views))
+        if op.again_after:
+            self._clock.wait_until(self._clock.now() + op.again_after)
+            again = values(observe(self._hands, self._clock, op.views))
+            facts = {**{f"{path}@first": value for path, value in facts.items()}, **again}
         content = {"facts": facts, "raw": raw, "target": self._plan.target}
         digest = self._journal.keep_image(self._run.id, action.id, op.label, content, self._clock.now())
         self._boundary("image")
@@ -257,4 +261,4 @@ class Executor:
 
 
 def _missing(verdicts: Sequence[Fails | CannotTell]) -> str:
-    return "; ".join(str(v) for v in verdicts[:3])
+    return "; ".join(v.check.why or str(v) for v in verdicts[:3])

@@ -24,9 +24,14 @@ class Hands(Protocol):
 class Failures(Protocol):
     """How `Hands.perform` fails: the three exception types, told apart by what may be done next."""
 
-    lost: type[Exception]
-    not_done: type[Exception]
-    doubtful: type[Exception]
+    @property
+    def lost(self) -> type[Exception]: ...
+
+    @property
+    def not_done(self) -> type[Exception]: ...
+
+    @property
+    def doubtful(self) -> type[Exception]: ...
 
 
 class Reporter:

@@ -7,7 +7,6 @@ the planner applies it to its predicted facts; it is not part of the plan docume
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -90,6 +89,7 @@ class Patch:
     ref: ObjectRef
     patch: Json
     resource_version: str | None = None
+    commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
     op: Literal["patch"] = "patch"
 
@@ -102,6 +102,7 @@ class Create:
     title: str
     ref: ObjectRef
     body: Json
+    commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
     op: Literal["create"] = "create"
 
@@ -138,13 +139,15 @@ class Wait:
 class Record:
     """Keep what is there now: a before-image, immutable and hashed, in the journal.
 
-    Its result, the facts of `views`, is given to later steps.
+    Its result, the facts of `views`, is given to later steps. With `again_after` seconds the views are read a second
+    time; the result is then the second reading, and the first stands at each path with `@first` added.
     """
 
     label: str
     title: str
     views: tuple[str, ...] = ()
     requests: tuple[Request, ...] = ()
+    again_after: float = 0.0
     changes: Changes = field(default=(), repr=False)
     op: Literal["record"] = "record"
 
@@ -208,14 +211,8 @@ def as_commands(op: AnyOp) -> tuple[str, ...]:
             return tuple(f"[{node}] {command}" for command in commands)
         case Run(node=node, argv=argv):
             return (f"[{node}] {' '.join(_quoted(a) for a in argv)}",)
-        case Patch(ref=ref, patch=patch):
-            namespace = f" -n {ref.namespace}" if ref.namespace else ""
-            body = _quoted(json.dumps(patch, sort_keys=True, separators=(",", ":")))
-            return (f"oc patch {ref.kind.lower()} {ref.name}{namespace} --type merge -p {body}",)
-        case Create(ref=ref, body=body):
-            return (
-                f"oc create -f - <<< {_quoted(json.dumps({'apiVersion': ref.api, 'kind': ref.kind, **body}, sort_keys=True))}",
-            )
+        case Patch(commands=commands) | Create(commands=commands):
+            return commands
         case Wait(checks=checks, deadline=deadline):
             return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)
         case Record(title=title):

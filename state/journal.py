@@ -39,6 +39,7 @@ class Run:
     ended: float | None
     who: str
     message: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,8 @@ class Journal:
 
     # Writing. Each commits, and is on disk, before it returns.
 
-    def start_run(self, plan: Plan, run: str, now: float, who: str, version: str) -> Run:
-        """Record a new run of a plan. Raises JournalError while another is unfinished."""
+    def start_run(self, plan: Plan, run: str, now: float, who: str, version: str, source: str = "") -> Run:
+        """Record a new run of a plan; `source` are the paths that it came from, a line each. Raises JournalError while another is unfinished."""
         with self._write() as db:
             blocked = db.execute(select(schema.runs.c.id).where(schema.runs.c.status.in_(UNFINISHED))).scalar()
             if blocked is not None:
@@ -191,7 +192,7 @@ class Journal:
             seq = (db.execute(select(func.max(schema.runs.c.seq))).scalar() or 0) + 1
             db.execute(
                 insert(schema.runs).values(
-                    id=run, plan=plan.digest, status="running", began=now, who=who, version=version, message="", seq=seq
+                    id=run, plan=plan.digest, status="running", began=now, who=who, version=version, message="", source=source, seq=seq
                 )
             )
         return self.find_run(run)
@@ -316,7 +317,7 @@ class _Fenced:
 
 
 def _run(row: Row[Any]) -> Run:
-    return Run(row.id, row.plan, row.status, row.began, row.ended, row.who, row.message)
+    return Run(row.id, row.plan, row.status, row.began, row.ended, row.who, row.message, row.source)
 
 
 def _step(row: Row[Any]) -> StepRow:

@@ -29,6 +29,7 @@ runs = Table(
     Column("who", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("message", Text, nullable=False, default=""),
+    Column("source", Text, nullable=False, default=""),
     Column("seq", Integer, nullable=False, unique=True),
 )  # fmt: skip
 

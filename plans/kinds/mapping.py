@@ -12,7 +12,7 @@ recomputes, so one transaction takes both ends away and inserts nothing. Sources
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plans import ovs, transactions
@@ -30,6 +30,9 @@ OVN_SETTLE = 15
 """Seconds that ovn-controller must be up: in its first ~10 s it deletes no patch port (H45)."""
 
 PAIR_DEADLINE = 5.0
+LISTEN = 3.0
+"""Seconds between two looks at who is heard, before a hot move: heard again in between is talking."""
+
 REBUILDS = 2
 TAKE_DOWNS = 10
 
@@ -297,6 +300,7 @@ def _before(args: Mapping[str, Any], view: ovs.View, strays: Mapping[str, list[s
         label="before",
         title=f"record the switch and the forwarding tables of {args['node']}",
         views=(f"ovs:{args['node']}", *tables),
+        again_after=LISTEN,
     )
 
 
@@ -417,7 +421,7 @@ def _announcements(args: Mapping[str, Any], here: list[Guest], done: Done) -> li
     owners = {(g.mac, g.vlan): g.vm for g in here if g.mac}
     ports = {ovs.outer_port(g.lsp): g.vlan for g in here}
     for path, entries in done.results.get("before", {}).items():
-        if path.startswith(f"node/{node}/fdb/") and not path.endswith("/recent"):
+        if path.startswith(f"node/{node}/fdb/") and path.count("/") == 3 and "@" not in path:
             for port, vlan, mac in entries or ():
                 if port in ports:
                     owners.setdefault((mac, vlan), "learned on the old port")
@@ -450,7 +454,7 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if text == view["mapping"] and not halves and not strays:
         return Finished(f"{localnet} is mapped to {to}; nothing rides on it yet")
     if "before" not in done.outcomes:
-        return Perform((_before(args, view, {}),))
+        return Perform((replace(_before(args, view, {}), again_after=0.0),))
     if done.attempts.get("move", 0) > TAKE_DOWNS:
         return Stop(
             f"ovn-controller on {node} keeps bringing back a part of the pair of {', '.join([*halves, *strays])}"

@@ -19,7 +19,7 @@ def preflight(node: str, expect: Sequence[Check]) -> Action:
     return Action(
         id=f"{node}/preflight",
         routine="preflight@1",
-        title="preflight",
+        title=f"{len(expect)} checks before the node is touched",
         node=node,
         reads=tuple(sorted({view_of(check.path) for check in expect})),
         expect=tuple(expect),
@@ -38,7 +38,7 @@ def verify(node: str, checks: Sequence[Check]) -> Action:
     return Action(
         id=f"{node}/verify",
         routine="verify@1",
-        title="verify: " + "; ".join(sorted({_short(check, node) for check in checks})),
+        title="; ".join(sorted({_short(check, node) for check in checks})),
         node=node,
         args={"checks": [[c.path, c.test, c.value, c.why] for c in checks]},
         reads=tuple(sorted({view_of(check.path) for check in checks})),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
-from plans.facts import ABSENT, Facts, Known, Later, Unknown
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known, Later, Unknown
 from plans.ops import ObjectRef, Patch
 from plans.readings.cluster import CORDONED_BY
 
@@ -19,7 +19,7 @@ def cordon(node: str) -> Action:
     """Take a node out of scheduling."""
     args = {"node": node}
     return Action(
-        id=f"{node}/cordon", routine="cordon@1", title="cordon", node=node, args=args, reads=("nodes",),
+        id=f"{node}/cordon", routine="cordon@1", title="take it out of scheduling, in this run's name", node=node, args=args, reads=("nodes",),
         undo=(Invocation("uncordon@1", args, ("nodes",)),), rows=(3,),
     )  # fmt: skip
 
@@ -28,7 +28,7 @@ def uncordon(node: str) -> Action:
     """Put a node back, if it was this run that took it out."""
     args = {"node": node}
     return Action(
-        id=f"{node}/uncordon", routine="uncordon@1", title="uncordon", node=node, args=args, reads=("nodes",),
+        id=f"{node}/uncordon", routine="uncordon@1", title="put it back, if this run cordoned it", node=node, args=args, reads=("nodes",),
         undo=(Invocation("cordon@1", args, ("nodes",)),), rows=(10,),
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ def cordon_op(node: str, run: str, facts: Facts) -> Patch:
         ref=ObjectRef("v1", "Node", node),
         patch={"metadata": {"annotations": {CORDONED_BY: run}}, "spec": {"unschedulable": True}},
         resource_version=_version(node, facts),
+        commands=(f"oc adm cordon {node}", f"oc annotate node {node} {CORDONED_BY}={'ovsplan' if run == KNOWN_AFTER_APPLY else run}"),
         changes=(
             (f"node/{node}/unschedulable", Known(True)),
             (f"node/{node}/cordoned-by", Known(run)),
@@ -83,6 +84,7 @@ def step_uncordon(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
                 ref=ObjectRef("v1", "Node", node),
                 patch={"metadata": {"annotations": {CORDONED_BY: None}}, "spec": {"unschedulable": None}},
                 resource_version=_version(node, facts),
+                commands=(f"oc adm uncordon {node}", f"oc annotate node {node} {CORDONED_BY}-"),
                 changes=(
                     (f"node/{node}/unschedulable", Known(False)),
                     (f"node/{node}/cordoned-by", ABSENT),

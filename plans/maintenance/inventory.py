@@ -23,7 +23,7 @@ def action(nodes: Sequence[str]) -> Action:
     return Action(
         id=ID,
         routine="inventory@1",
-        title="inventory: networks, their definitions, mappings, VMs with networks, NAD backup, one OVSDB dump per node",
+        title="record networks, mappings, VMs with networks, a NAD backup and each node's database",
         args={"nodes": list(nodes)},
         no_undo="it changes nothing",
         rows=(1, 2),

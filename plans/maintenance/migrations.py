@@ -16,7 +16,7 @@ from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Sto
 from plans.checks import Check
 from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Later, Unknown
 from plans.guests import vms_on
-from plans.ops import AnyOp, Create, ObjectRef, Wait
+from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
 from plans.readings.cluster import VMIM
 
 AT_ONCE = 2
@@ -166,6 +166,7 @@ def _create(move: Move, name: str, facts: Facts) -> Create:
         title=f"live-migrate {move.vm} " + (f"to {move.to}" if move.to else f"away from {move.away_from}"),
         ref=ObjectRef(*VMIM, name=name, namespace=namespace),
         body={"metadata": {"name": name, "namespace": namespace}, "spec": spec},
+        commands=(f"virtctl migrate -n {namespace} {vmi}" + (f" --addedNodeSelector kubernetes.io/hostname={move.to}" if move.to else ""),),
         changes=((f"migration/{namespace}/{name}/phase", Later("the migration", "KubeVirt's phases")),),
     )
 
@@ -181,26 +182,31 @@ def _wait(waiting: Sequence[tuple[Move, str]], facts: Facts) -> Wait:
         checks=tuple(move.check() for move, _ in waiting),
         unless=tuple(Check(path, "eq", "Failed") for path in phases),
         deadline=MIGRATION_DEADLINE,
-        changes=tuple(change for move, _ in waiting for change in _landed(move, facts)),
+        changes=_landed([move for move, _ in waiting], facts),
     )
 
 
-def _landed(move: Move, facts: Facts) -> list[tuple[str, Known | Later]]:
-    """What a finished move is predicted to change. Where an evacuated VM lands is for the scheduler to say."""
-    changes: list[tuple[str, Known | Later]] = []
-    source = facts.get(f"vm/{move.vm}/node")
-    left = move.away_from or (source.value if isinstance(source, Known) else "")
-    if left:
-        staying = [vm for vm in facts.value(f"node/{left}/vms", []) if vm != move.vm]
-        changes.append((f"node/{left}/vms", Known(staying)))
-    if not move.to:
-        changes.append(
-            (f"vm/{move.vm}/node", Later("the evacuation", f"a schedulable node other than {move.away_from}"))
-        )
-        return changes
-    changes.append((f"vm/{move.vm}/node", Known(move.to)))
-    changes.append((f"node/{move.to}/vms", Known(sorted({*facts.value(f"node/{move.to}/vms", []), move.vm}))))
-    return changes
+def _landed(moves: Sequence[Move], facts: Facts) -> Changes:
+    """What finished moves are predicted to change. Where an evacuated VM lands is for the scheduler to say."""
+    changes: dict[str, Known | Later] = {}
+
+    def residents(node: str) -> list[str]:
+        path = f"node/{node}/vms"
+        fact = changes.get(path)
+        return list(fact.value if isinstance(fact, Known) else facts.value(path, []))
+
+    for move in moves:
+        source = facts.get(f"vm/{move.vm}/node")
+        left = move.away_from or (source.value if isinstance(source, Known) else "")
+        if left:
+            changes[f"node/{left}/vms"] = Known([vm for vm in residents(left) if vm != move.vm])
+        if move.to:
+            changes[f"vm/{move.vm}/node"] = Known(move.to)
+            changes[f"node/{move.to}/vms"] = Known(sorted({*residents(move.to), move.vm}))
+        else:
+            rule = f"a schedulable node other than {move.away_from}"
+            changes[f"vm/{move.vm}/node"] = Later("the evacuation", rule)
+    return tuple(changes.items())
 
 
 @routine("evacuate@1")

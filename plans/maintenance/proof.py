@@ -1,7 +1,7 @@
 """Proof: VM traffic seen on the new path.
 
 Hot: the forwarding table of the new bridge has each talking VM's MAC and VLAN on OVN's patch port. Talking means
-heard on the old port in the seconds before the move; a silent VM is "cannot tell", never a failure. Cold: nothing
+heard on the old port again and again in the seconds before the move; a silent VM is "cannot tell", never a failure. Cold: nothing
 rode on the node when it changed, so the first VM that returns, pinned to the node, gives the same evidence. When it
 does not, it is moved out again, the node is cordoned, and the line stops.
 """
@@ -23,6 +23,9 @@ from plans.ops import Wait
 HEARD_AGAIN_DEADLINE = 60.0
 """Seconds for a talking VM to be heard on its new port."""
 
+AGED = 2
+"""Seconds by which an entry must have aged between the two looks to be taken for silent (ages are whole seconds)."""
+
 Bridges = Mapping[str, str]
 """localnet → the bridge that it is proven on."""
 
@@ -33,7 +36,7 @@ def hot(node: str, bridges: Bridges, remaps: Mapping[str, str]) -> Action:
     return Action(
         id=f"{node}/prove",
         routine="prove@1",
-        title=f"prove: VM traffic of {', '.join(sorted(bridges))} seen on {', '.join(sorted(set(bridges.values())))}",
+        title=f"VM traffic of {', '.join(sorted(bridges))} seen on {', '.join(sorted(set(bridges.values())))}",
         node=node,
         args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps)},
         uses=tuple(sorted(remaps.values())),
@@ -49,7 +52,7 @@ def first_return(node: str, bridges: Bridges, vms: Sequence[str]) -> Action:
     return Action(
         id=f"{node}/prove",
         routine="prove-by-return@1",
-        title=f"prove: {vms[0]} returns first, pinned to {node}, and is seen on {', '.join(sorted(set(bridges.values())))}",
+        title=f"{vms[0]} returns first, pinned to {node}, and is seen on {', '.join(sorted(set(bridges.values())))}",
         node=node,
         args={"node": node, "bridges": dict(bridges), "vms": list(vms)},
         reads=(f"ovs:{node}", *tables, *VIEWS),
@@ -79,13 +82,23 @@ def _here(args: Mapping[str, Any], facts: Facts) -> list[tuple[str, Guest]]:
     ]
 
 
-def _was_heard(args: Mapping[str, Any], guest: Guest, done: Done) -> bool:
-    """Whether the guest was heard on its old port in the seconds before its move."""
+def _talks(args: Mapping[str, Any], guest: Guest, done: Done) -> bool:
+    """Whether the guest was heard on its old port again and again in the seconds before its move.
+
+    Two looks some seconds apart: an entry that nobody refreshed has aged by that much. Once heard is not talking: that
+    may have been somebody's announcement.
+    """
     for action in args["remaps"].values():
-        for path, entries in done.used.get(action, {}).get("before", {}).items():
-            if path.endswith("/recent") and _entry(guest) in (entries or ()):
+        before = done.used.get(action, {}).get("before", {})
+        for path, entries in before.items():
+            if path.endswith("/ages") and _was_refreshed(_entry(guest), before.get(f"{path}@first"), entries):
                 return True
     return False
+
+
+def _was_refreshed(entry: list[Any], first: Sequence[list[Any]] | None, second: Sequence[list[Any]] | None) -> bool:
+    ages = [[row[3] for row in rows or () if row[:3] == entry] for rows in (first, second)]
+    return bool(ages[0] and ages[1]) and ages[1][0] < ages[0][0] + AGED
 
 
 @routine("prove@1")
@@ -93,7 +106,7 @@ def step_prove(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Every VM heard before the move is heard after it."""
     node = args["node"]
     here = _here(args, facts)
-    talking = [(bridge, g) for bridge, g in here if _was_heard(args, g, done)]
+    talking = [(bridge, g) for bridge, g in here if _talks(args, g, done)]
     if "heard" not in done.outcomes:
         checks = tuple(_seen(node, bridge, g) for bridge, g in talking or here)
         if not checks:

@@ -9,9 +9,6 @@ from plans import ovs
 from plans.facts import ABSENT, Fact, Json, Known, Unknown
 from plans.ops import CommandRequest, SelectRequest
 
-TALKING_AGE = 15
-"""Seconds: a MAC heard this recently belongs to a VM that talks by itself, so it should be heard again soon."""
-
 
 def unknown(node: str, part: str) -> Callable[[str], Mapping[str, Fact]]:
     """Everything below `node/<node>/<part>` unknown, with the reason."""
@@ -59,7 +56,7 @@ def fdb_requests(node: str, bridge: str) -> tuple[CommandRequest, SelectRequest]
 
 
 def parse_fdb(node: str, bridge: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`node/<n>/fdb/<bridge>`: [port, VLAN, MAC] learned, and `/recent`: those heard in the last seconds."""
+    """`node/<n>/fdb/<bridge>`: [port, VLAN, MAC] learned, and `/ages`: for each, seconds since it was heard."""
     rows = replies[1]
     interfaces = {ovs.plain(r["_uuid"]): r for r in rows["Interface"]}
     ports = {ovs.plain(r["_uuid"]): r for r in rows["Port"]}
@@ -69,16 +66,16 @@ def parse_fdb(node: str, bridge: str, replies: Sequence[Json]) -> Mapping[str, F
             for port in _many(row["ports"]):
                 for interface in _many(ports[port]["interfaces"]):
                     names[str(ovs.plain(interfaces[interface]["ofport"]))] = str(ports[port]["name"])
-    learned, recent = [], []
+    learned, ages = [], []
     for line in replies[0].splitlines():
         words = line.split()
         if len(words) >= 4 and words[1].isdigit():
             entry = [names.get(words[0], words[0]), int(words[1]), words[2].lower()]
             learned.append(entry)
-            if words[3].isdigit() and int(words[3]) <= TALKING_AGE:
-                recent.append(entry)
+            if words[3].isdigit():
+                ages.append([*entry, int(words[3])])
     at = f"node/{node}/fdb/{bridge}"
-    return {at: Known(sorted(learned)), f"{at}/recent": Known(sorted(recent))}
+    return {at: Known(sorted(learned)), f"{at}/ages": Known(sorted(ages))}
 
 
 def _many(value: Json) -> list[str]:

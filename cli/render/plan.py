@@ -1,0 +1,134 @@
+"""A plan as text: what changes and why, what it costs whom, what is dangerous, and what is done in which order."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby
+
+import click
+
+from plans.actions import Action
+from plans.document import Finding, NodePlan, Plan
+
+COLOURS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red"}
+MEANING = {"+": "create", "~": "update in place", "-": "destroy", "-/+": "destroy, then create"}
+WIDTH = 110
+
+
+def render_plan(plan: Plan) -> str:
+    """The whole screen below the `Target:` line."""
+    parts = [*_nodes(plan), *_findings(plan.findings)]
+    if plan.is_empty:
+        if plan.is_partial:
+            parts.append("No changes can be made: what is wanted is blocked, see above.")
+        else:
+            parts.append("No changes. The nodes are as the files declare.")
+        return "\n\n".join(parts)
+    parts.append(_steps(plan))
+    parts.append("No NetworkAttachmentDefinition and no VirtualMachine is changed.")
+    parts.append(summary(plan))
+    if blocking := plan.blocking():
+        ids = sorted({f.id for f in blocking})
+        accept = " ".join(f"--accept-hazard {i}" for i in ids)
+        parts.append(
+            click.style(f"Blocked by {', '.join(ids)}.", fg="red", bold=True)
+            + f" Mend it as said above, or accept it by id: {accept}"
+        )
+    return "\n\n".join(parts)
+
+
+def summary(plan: Plan) -> str:
+    """The two lines that everybody reads."""
+    verbs = Counter(change.verb for node in plan.nodes for change in node.changes)
+    add, change, destroy = verbs["+"] + verbs["-/+"], verbs["~"], verbs["-"] + verbs["-/+"]
+    touched = [n.node for n in plan.nodes if n.changes]
+    affected = sorted({vm for n in plan.nodes for vm in n.affected})
+    cut = sum(1 for n in plan.nodes if n.affected)
+    disruption = f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}" if affected else "none"
+    return (
+        f"Plan: {add} to add, {change} to change, {destroy} to destroy.\n"
+        f"Nodes: {len(touched)} ({_short(touched)})  Disruption: {disruption}"
+    )
+
+
+def _nodes(plan: Plan) -> list[str]:
+    used = sorted({c.verb for n in plan.nodes for c in n.changes}, key=list(MEANING).index)
+    blocks = []
+    if used:
+        legend = ", ".join(f"{click.style(v, fg=COLOURS[v])} {MEANING[v]}" for v in used)
+        blocks.append(f"Resource actions are indicated with the following symbols: {legend}")
+    blocks += [_node(n) for n in plan.nodes if n.changes or n.blocked or n.unreadable]
+    return blocks
+
+
+def _node(node: NodePlan) -> str:
+    name = click.style(node.node, bold=True)
+    if node.unreadable:
+        return f"{name}  {click.style('BLOCKED', fg='red')}: it cannot be read: {node.unreadable}. Nothing is planned for it."
+    head = name + (f"  {click.style(node.shape, bold=True)}, by {node.delivery}: {node.why}" if node.changes else "")
+    lines = [head]
+    for change in node.changes:
+        symbol = click.style(f"{change.verb:>3}", fg=COLOURS[change.verb])
+        lines.append(f"{symbol} {change.address}: {change.before} -> {change.after}")
+        lines.append(f"      ({change.why})")
+    for blocked in node.blocked:
+        lines.append(f"{click.style('  !', fg='red')} {blocked.address}: {click.style('blocked', fg='red')}")
+        lines += [f"      {reason}" for reason in blocked.reasons]
+    if node.dark:
+        lines.append(f"    without network now: {', '.join(node.dark)}")
+    if node.leaving:
+        lines.append(f"    leave first, by live migration: {', '.join(node.leaving)}")
+    if node.staying:
+        lines.append(f"    stay, by the rollout: {', '.join(node.staying)}")
+    if node.affected:
+        lines.append(f"    disruption: vm-traffic of {', '.join(node.affected)}, while their path moves (measured: ~20 ms)")
+    elif node.changes:
+        lines.append("    disruption: none")
+    return "\n".join(lines)
+
+
+def _findings(findings: Iterable[Finding]) -> list[str]:
+    """Hazards; those that say the same of several nodes are told once."""
+    lines = []
+    order = sorted(findings, key=lambda f: (not f.blocks, f.id, f.way_out, f.node))
+    for (_, _, way_out), group in groupby(order, key=lambda f: (not f.blocks, f.id, f.way_out)):
+        same = list(group)
+        first = same[0]
+        level = "ACCEPTED" if first.accepted else "BLOCKS" if first.blocks else "note"
+        colour = {"BLOCKS": "red", "ACCEPTED": "yellow", "note": "cyan"}[level]
+        for finding in same[:3]:
+            lines.append(_wrap(f"{finding.id} {level}: {finding.message}", colour, f"{finding.id} {level}:"))
+        if len(same) > 3:
+            lines.append(f"      (and the same for {_count(len(same) - 3, 'more')}: {_short([f.node for f in same[3:]])})")
+        lines.append(textwrap.fill(f"way out: {way_out}", WIDTH, initial_indent="      ", subsequent_indent="      "))
+    return ["Hazards\n" + "\n".join(lines)] if lines else []
+
+
+def _wrap(text: str, colour: str, head: str) -> str:
+    wrapped = textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return wrapped.replace(head, click.style(head, fg=colour), 1)
+
+
+def _steps(plan: Plan) -> str:
+    lines = ["Steps, one node at a time"]
+    numbered = list(enumerate(plan.actions, start=1))
+    width = len(str(len(numbered)))
+    for node, group in groupby(numbered, key=lambda pair: pair[1].node):
+        for number, action in group:
+            name = action.id.removeprefix(f"{node}/") if node else action.id
+            lines.append(f"  {number:>{width}}  {node or '-':<12} {name:<18} {_title(action)}")
+    return "\n".join(lines)
+
+
+def _title(action: Action) -> str:
+    return "" if action.title == action.id.rpartition("/")[2] else textwrap.shorten(action.title, 90, placeholder=" …")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 or noun == "more" else "s")
+
+
+def _short(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:4])}, … {names[-1]}"

@@ -1,0 +1,94 @@
+"""A run as text: its progress while it goes, the recap when it stops, and `status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import click
+
+from engine.reach import Reporter
+from plans.actions import Action
+from plans.document import Plan
+from plans.ops import AnyOp, Wait
+from plans.progress import NOT_IN_PLAN, NodeProgress, StepState
+
+COLOURS = {
+    "done": "green", "failed": "red", "begun": "yellow", "waiting": "white", "under way": "yellow", "not started": "white",
+    "marked-done": "magenta", "marked-not-done": "magenta", NOT_IN_PLAN: "white",
+}  # fmt: skip
+
+
+def paint(word: str) -> str:
+    """A state in its colour."""
+    return click.style(word, fg=COLOURS.get(word))
+
+
+class Printer(Reporter):
+    """Prints a run as it goes: a line when an action begins, one when it ends."""
+
+    def run_begins(self, run: str, resumed: bool, left: int) -> None:
+        click.echo(f"Run {run}: {left} action(s) to do." if not resumed else f"Run {run} goes on: {left} action(s) left.")
+
+    def action_begins(self, position: int, total: int, action: Action, attempt: int) -> None:
+        again = f" (attempt {attempt})" if attempt > 1 else ""
+        click.echo(f"[{position:>{len(str(total))}}/{total}] {action.id}: {action.title}{again}")
+
+    def op_begins(self, action: Action, op: AnyOp) -> None:
+        if isinstance(op, Wait) and op.deadline > 60:
+            click.echo(f"        waiting for: {op.title}")
+
+    def waiting(self, action: Action, op: AnyOp, missing: str, seconds: float) -> None:
+        click.echo(f"        still waiting [{seconds:.0f}s]: {missing}")
+
+    def action_ends(self, action: Action, status: str, note: str, seconds: float) -> None:
+        if status == "failed":
+            click.echo(f"        {paint('failed')} after {seconds:.1f}s: {note}")
+        elif note:
+            click.echo(f"        {paint('done')}: {note}")
+
+
+def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, StepState]) -> str:
+    """After a stop: done, failed and not started per node, and the manual undo of what was done on the failed one."""
+    width = max((len(n.node) for n in nodes), default=4)
+    lines = ["Recap"]
+    for node in nodes:
+        actions = [a for a in plan.actions if a.node == node.node]
+        done = sum(1 for a in actions if a.id in steps and steps[a.id].status in ("done", "marked-done"))
+        lines.append(f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}")
+        failed = next((a for a in actions if a.id in steps and steps[a.id].status == "failed"), None)
+        if failed is not None:
+            lines.append(f"  {'':<{width}}  stopped at {failed.id}: {steps[failed.id].note}")
+    for node in nodes:
+        if node.word == "failed":
+            lines += _manual_undo(node.node, plan, steps)
+    return "\n".join(lines)
+
+
+def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
+    touched = [a for a in plan.actions if a.node == node and a.id in steps]
+    undoable = [a for a in reversed(touched) if a.undo_commands]
+    if not undoable:
+        return []
+    lines = ["", f"Manual undo on {node}, in this order (only if you want to go back instead of resuming):"]
+    for action in undoable:
+        lines.append(f"  # undo {action.id}")
+        lines += [f"  {command}" for command in action.undo_commands]
+    return lines
+
+
+def render_status(nodes: Sequence[NodeProgress]) -> str:
+    """Each node's checklist."""
+    blocks = []
+    for node in nodes:
+        lines = [f"{click.style(node.node, bold=True)}  {paint(node.word)}  {node.proof}"]
+        for number, title, state, detail in node.rows:
+            shown = f"{title:<28} {paint(state)}"
+            lines.append(f"  {number:>2}  {shown}" + (f"  {detail}" if detail else ""))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def at(instant: float) -> str:
+    """An instant, for a person."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(instant))

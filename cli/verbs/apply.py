@@ -1,0 +1,252 @@
+"""`ovsplan apply`: do it, one node at a time; an unfinished run is resumed before anything else."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from cli.exits import DONE, STOPPED
+from cli.files import read_text
+from cli.render.plan import render_plan, summary
+from cli.render.run import Printer, render_recap
+from cli.wiring import (
+    Failures,
+    Opened,
+    open_world,
+    read_desired,
+    say_target,
+    source_of,
+    state_option,
+    target_options,
+    two_stage_signals,
+)
+from engine.execute import Executor, Signals
+from engine.observe import observe_for_plan
+from plans.document import Plan, read
+from plans.errors import (
+    ActionFailed,
+    Declined,
+    HazardError,
+    InputError,
+    Interrupted,
+    Locked,
+    OvsplanError,
+    WorldMoved,
+)
+from plans.planner import make_plan
+from plans.progress import StepState, progress
+from state.journal import Journal, Run
+from state.lock import Lock, who_am_i
+from state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for."""
+
+    paths: tuple[str, ...]
+    auto_approve: bool
+    nodes: tuple[str, ...]
+    accepted: tuple[str, ...]
+    state: str
+    plan_file: Plan | None
+
+
+@click.command("apply")
+@click.argument("paths", nargs=-1, metavar="[PLANFILE | PATH]...")
+@target_options
+@state_option
+@click.option("--auto-approve", is_flag=True, help="Do not ask.")
+@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only this node; may be repeated.")
+@click.option("--accept-hazard", "accepted", metavar="ID", multiple=True, help="Go on in spite of this hazard; may be repeated.")
+def command(
+    paths: tuple[str, ...],
+    twin: str | None,
+    context: str | None,
+    target: str | None,
+    state: str,
+    auto_approve: bool,
+    nodes: tuple[str, ...],
+    accepted: tuple[str, ...],
+) -> int:
+    """Carry out a plan file as it is, or plan desired state (files or folders), ask, and do it.
+
+    An unfinished run is resumed first, with its own approved plan. Exit 0 done, 3 stopped and resumable, 4 the world
+    moved, 5 declined, 6 locked, 7 blocked by a hazard, 130 or 143 interrupted and resumable.
+    """
+    asked = Request(paths, auto_approve, nodes, accepted, state, _plan_file(paths))
+    opened = open_world(twin, context, target)
+    say_target(opened.info.title)
+    store = Store(Path(state), opened.info.identity) if Path(state).exists() else None
+    unfinished = Journal(store).unfinished() if store else None
+    if store and unfinished:
+        return _resume(asked, opened, store, unfinished)
+    plan, before = _approved_plan(asked, opened, store)
+    if plan.is_empty:
+        return STOPPED if plan.is_partial else DONE
+    return _start(asked, opened, store or Store(Path(state), opened.info.identity, create=True), plan, before)
+
+
+def _plan_file(paths: tuple[str, ...]) -> Plan | None:
+    """The plan, when the one path given is a plan file."""
+    if len(paths) != 1 or not Path(paths[0]).is_file():
+        return None
+    text = read_text(paths[0])
+    return read(text, paths[0]) if text.lstrip().startswith("{") else None
+
+
+def _approved_plan(asked: Request, opened: Opened, store: Store | None) -> tuple[Plan, str | None]:
+    """The plan to do, reviewed and approved; and the latest run when it was made. Raises Declined, HazardError."""
+    before = _latest(store)
+    if asked.plan_file is not None:
+        return _checked_plan_file(asked, opened), before
+    if not asked.auto_approve and not sys.stdin.isatty():
+        raise InputError("nobody is there to approve: give --auto-approve, or a plan file that was reviewed")
+    desired = read_desired(asked.paths)
+    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
+    plan = make_plan(desired, facts, opened.target, accepted=asked.accepted, only=asked.nodes)
+    click.echo(render_plan(plan))
+    _refuse_hazards(plan)
+    if not plan.is_empty and not asked.auto_approve:
+        _ask()
+    return plan, before
+
+
+def _checked_plan_file(asked: Request, opened: Opened) -> Plan:
+    plan = asked.plan_file
+    assert plan is not None
+    if plan.target.identity != opened.info.identity:
+        raise InputError(
+            f"{asked.paths[0]} is a plan for another target: {plan.target.title} ({plan.target.identity}). "
+            f"This one is {opened.info.identity}. Plan again, for this target."
+        )
+    if asked.accepted or asked.nodes:
+        raise InputError("a plan file is done as it was reviewed: --accept-hazard and --node belong to `ovsplan plan`")
+    click.echo(summary(plan) if not plan.is_empty else "No changes. The plan is empty.")
+    _refuse_hazards(plan)
+    return plan
+
+
+def _refuse_hazards(plan: Plan) -> None:
+    if blocking := plan.blocking():
+        lines = [f"{f.id}: {f.message}. Way out: {f.way_out}." for f in blocking]
+        accept = " ".join(f"--accept-hazard {i}" for i in sorted({f.id for f in blocking}))
+        raise HazardError("\n".join(["hazards block this plan; nothing was changed:", *lines, f"To go on all the same: {accept}"]))
+
+
+def _ask() -> None:
+    click.echo("\nDo you want to perform these actions?\n  ovsplan will do what is described above, one node at a time.")
+    click.echo("  Only 'yes' will be accepted to approve.\n")
+    try:
+        answer = input("  Enter a value: ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != "yes":
+        raise Declined("apply cancelled: the answer was not 'yes'. Nothing was changed.")
+    click.echo()
+
+
+def _latest(store: Store | None) -> str | None:
+    runs = Journal(store).runs() if store else []
+    return runs[0].id if runs else None
+
+
+def _start(asked: Request, opened: Opened, store: Store, plan: Plan, before: str | None) -> int:
+    with Lock(store, "ovsplan apply") as lock:
+        journal = Journal(store, lock)
+        if unfinished := journal.unfinished():
+            raise Locked(f"run {unfinished.id} was started meanwhile, and is not finished. `ovsplan apply` resumes it.")
+        if _latest(store) != before:
+            raise WorldMoved(f"run {_latest(store)} was made since this plan was: it may no longer fit. Nothing was done; plan again.")
+        now = opened.world.clock.now()
+        name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(2)}"
+        run = journal.start_run(plan, name, now, who_am_i(), version("ovsplan"), source_of(asked.paths))
+        return _execute(asked, opened, journal, run, plan)
+
+
+def _resume(asked: Request, opened: Opened, store: Store, run: Run) -> int:
+    journal = Journal(store)
+    plan = journal.plan_of(run)
+    _same_as_asked(asked, run, plan)
+    with Lock(store, f"ovsplan apply (run {run.id})") as lock:
+        journal = Journal(store, lock)
+        still = journal.unfinished()
+        if still is None or still.id != run.id:
+            raise Locked(f"run {run.id} was ended by another process meanwhile: look with `ovsplan status`, then try again")
+        click.echo(f"Resuming run {run.id}: its approved plan, unchanged ({summary(plan).splitlines()[0]}).")
+        return _execute(asked, opened, journal, run, plan)
+
+
+def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
+    """An unfinished run comes first: refuse to do anything else meanwhile, and say when the files have changed."""
+    ways = f"`ovsplan apply` without a path resumes it; `ovsplan abandon {run.id}` gives it up."
+    if asked.plan_file is not None:
+        if asked.plan_file.digest != plan.digest:
+            raise InputError(f"run {run.id} is not finished, and {asked.paths[0]} is another plan. {ways}")
+        return
+    if asked.nodes or asked.accepted:
+        raise InputError(f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}")
+    if asked.paths and source_of(asked.paths) != run.source:
+        raise InputError(f"run {run.id} is not finished, and it came from {run.source.replace(chr(10), ', ')}, not from {', '.join(asked.paths)}. {ways}")
+    try:
+        now = read_desired(asked.paths or tuple(run.source.splitlines())).digest()
+    except InputError as error:
+        click.echo(f"Note: the files can't be read now ({str(error).splitlines()[0]}); the approved plan does not need them.")
+        return
+    if now != plan.desired_digest and not run.source.endswith(".json"):
+        click.echo("Note: the files have changed since this plan was approved. None of that is applied now; plan again afterwards.")
+
+
+def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: Plan) -> int:
+    signals = Signals()
+    clock = opened.world.clock
+    with two_stage_signals(signals):
+        journal.set_run(run.id, "running")
+        executor = Executor(opened.hands, Failures(), clock, journal, run, plan, reporter=Printer(), signals=signals)
+        try:
+            executor.execute()
+        except (ActionFailed, WorldMoved, Interrupted) as error:
+            status = {ActionFailed: "failed", WorldMoved: "moved", Interrupted: "stopped"}[type(error)]
+            journal.set_run(run.id, status, str(error))
+            _recap(journal, run, plan)
+            options = _options(asked, opened)
+            click.echo(f"\nNext: `ovsplan status {options}` says how it stands; `ovsplan apply {options}` resumes run {run.id}.")
+            raise
+        except OvsplanError as error:
+            click.echo(f"\nRun {run.id} stopped: {error}", err=True)
+            raise
+    return _finish(journal, run, plan)
+
+
+def _finish(journal: Journal, run: Run, plan: Plan) -> int:
+    unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof != "proven"]
+    click.echo(f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}")
+    for node in unproven:
+        click.echo(f"  {node.node}: {node.proof}")
+    if plan.is_partial:
+        left = [n.node for n in plan.nodes if n.unreadable or n.blocked]
+        click.echo(f"Not all that is declared was done: {', '.join(left)} was blocked, see `ovsplan plan`.", err=True)
+        return STOPPED
+    return DONE
+
+
+def _recap(journal: Journal, run: Run, plan: Plan) -> None:
+    steps = step_states(journal, run.id)
+    click.echo("\n" + render_recap(progress(plan, steps), plan, steps))
+
+
+def _options(asked: Request, opened: Opened) -> str:
+    from cli.wiring import DEFAULT_STATE
+
+    return opened.options + (f" --state {asked.state}" if asked.state != DEFAULT_STATE else "")
+
+
+def step_states(journal: Journal, run: str) -> dict[str, StepState]:
+    """The journal's steps as `plans.progress` reads them."""
+    return {name: StepState(row.status, row.note, row.proven, row.began) for name, row in journal.steps(run).items()}

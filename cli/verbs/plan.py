@@ -1,0 +1,94 @@
+"""`ovsplan plan`: what would be done, and nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cli.exits import CHANGES, DONE, HAZARD
+from cli.render.plan import render_plan
+from cli.wiring import open_world, read_desired, say_target, state_option, target_options
+from plans.document import Plan, write
+from plans.errors import InputError
+
+
+@click.command("plan")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@target_options
+@state_option
+@click.option("--out", metavar="FILE", help="Write the plan there; `ovsplan apply FILE` does exactly that.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan document (format 1) instead of text.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes, 0 when there are none.")
+@click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only this node; may be repeated.")
+@click.option("--accept-hazard", "accepted", metavar="ID", multiple=True, help="Go on in spite of this hazard; may be repeated.")
+def command(
+    paths: tuple[str, ...],
+    twin: str | None,
+    context: str | None,
+    target: str | None,
+    state: str,
+    out: str | None,
+    as_json: bool,
+    detailed_exitcode: bool,
+    nodes: tuple[str, ...],
+    accepted: tuple[str, ...],
+) -> int:
+    """Compare desired state (files or folders; the current folder when none is given) with the cluster.
+
+    Reads, and changes nothing. Exit 0; with --detailed-exitcode 2 when there are changes; 7 when a hazard blocks.
+    """
+    from engine.observe import observe_for_plan
+    from plans.planner import make_plan
+
+    desired = read_desired(paths)
+    opened = open_world(twin, context, target)
+    _check_state(state, opened.info.identity)
+    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
+    plan = make_plan(desired, facts, opened.target, accepted=accepted, only=nodes)
+    if out:
+        _write_out(out, plan)
+    if as_json:
+        click.echo(write(plan), nl=False)
+    else:
+        say_target(opened.info.title)
+        click.echo(render_plan(plan))
+        _say_next(plan, out, opened.options, paths)
+    if plan.blocking():
+        return HAZARD
+    return CHANGES if detailed_exitcode and not plan.is_empty else DONE
+
+
+def _check_state(state: str, identity: str) -> None:
+    """A plan needs no state, but one that belongs to another cluster is a mistake to be told now."""
+    if Path(state).exists():
+        from state.journal import Journal
+        from state.store import Store
+
+        store = Store(Path(state), identity)
+        unfinished = Journal(store).unfinished()
+        store.close()
+        if unfinished is not None:
+            click.echo(
+                f"Note: run {unfinished.id} is not finished; `ovsplan apply` resumes it with its own, approved plan, not with this one.\n",
+                err=True,
+            )
+
+
+def _write_out(out: str, plan: Plan) -> None:
+    try:
+        Path(out).write_text(write(plan))
+    except OSError as error:
+        raise InputError(f"cannot write the plan to {out}: {error.strerror}") from error
+
+
+def _say_next(plan: Plan, out: str | None, options: str, paths: tuple[str, ...]) -> None:
+    if plan.is_empty or plan.blocking():
+        return
+    if out:
+        click.echo(f"\nSaved the plan to: {out}\nTo do exactly this: ovsplan apply {out} {options}")
+    else:
+        click.echo(
+            "\nNote: without --out, a later apply plans again and may find another world. "
+            f"To be asked and then do it: ovsplan apply {' '.join([*paths, options])}"
+        )

@@ -1,0 +1,65 @@
+"""`ovsplan show`: a plan file, or a run, as text, JSON or a runbook."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from cli.files import read_text
+from cli.wiring import say_target, state_option
+from plans.document import Plan, read, write
+
+
+@click.command("show")
+@click.argument("what", metavar="FILE|RUN")
+@click.option("--format", "form", type=click.Choice(["text", "json", "runbook"]), default="text", show_default=True, help="How.")
+@click.option("--inventory", is_flag=True, help="Print the before-image that the run took first, as JSON.")
+@state_option
+def command(what: str, form: str, inventory: bool, state: str) -> None:
+    """Show a plan file, or the plan of a run (its id, or the beginning of it).
+
+    `--format runbook` prints the commands with which a person can do it by hand.
+    """
+    if inventory:
+        click.echo(_inventory(what, state))
+        return
+    plan = _plan(what, state)
+    if form == "json":
+        click.echo(write(plan), nl=False)
+        return
+    say_target(plan.target.title)
+    if form == "runbook":
+        from cli.render.runbook import render_runbook
+
+        click.echo(render_runbook(plan))
+        return
+    from cli.render.plan import render_plan
+
+    click.echo(render_plan(plan))
+
+
+def _plan(what: str, state: str) -> Plan:
+    if Path(what).is_file():
+        return read(read_text(what), what)
+    from state.journal import Journal
+    from state.store import Store
+
+    journal = Journal(Store(Path(state)))
+    return journal.plan_of(journal.find_run(what))
+
+
+def _inventory(what: str, state: str) -> str:
+    from plans.errors import InputError
+    from plans.maintenance.inventory import ID
+    from state.journal import Journal
+    from state.store import Store
+
+    journal = Journal(Store(Path(state)))
+    run = journal.find_run(what)
+    image = journal.image(run.id, ID, "inventory")
+    if image is None:
+        raise InputError(f"run {run.id} has taken no inventory yet")
+    taken_at, digest, content = image
+    return json.dumps({"taken_at": taken_at, "sha256": digest, "content": json.loads(content)}, indent=2, sort_keys=True)

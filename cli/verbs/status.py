@@ -1,0 +1,101 @@
+"""`ovsplan status`: how the run stands, and the next command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from cli.render.run import at, render_status
+from cli.target import VARIABLE
+from cli.wiring import DEFAULT_STATE, Opened, open_world, say_target, state_option, target_options
+from plans.document import Plan
+from plans.progress import StepState, progress, vms_without_network
+from state.journal import Journal, Run
+from state.lock import current, death
+from state.store import Store
+
+
+@click.command("status")
+@target_options
+@state_option
+@click.option("--run", "name", metavar="RUN", help="Another run than the latest.")
+def command(twin: str | None, context: str | None, target: str | None, state: str, name: str | None) -> None:
+    """Show the latest run: each node's checklist, what it waits for and since when, and the next command.
+
+    With a target, also the VMs that have no network now.
+    """
+    opened = open_world(twin, context, target) if twin or context or target or os.environ.get(VARIABLE) else None
+    store = Store(Path(state), opened.info.identity if opened else None)
+    journal = Journal(store)
+    runs = journal.runs()
+    if not runs:
+        click.echo("No run yet. `ovsplan plan` shows what would be done.")
+        return
+    run = journal.find_run(name) if name else runs[0]
+    plan = journal.plan_of(run)
+    say_target(opened.info.title if opened else plan.target.title)
+    steps = {action: StepState(s.status, s.note, s.proven, s.began) for action, s in journal.steps(run.id).items()}
+    click.echo(f"Run {run.id}: {run.status}, begun {at(run.began)} by {run.who}")
+    if run.message:
+        click.echo(f"  {run.message}")
+    click.echo("\n" + render_status(progress(plan, steps)) + "\n")
+    _say_waiting(store, journal, run, plan)
+    if opened:
+        _say_dark(opened, plan)
+    options = (opened.options if opened else "--twin DIR | --target FILE") + (f" --state {state}" if state != DEFAULT_STATE else "")
+    click.echo(f"Next: {_next(store, run, plan, options)}")
+
+
+def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
+    """The op in flight, or in doubt, and since when."""
+    for action in plan.actions:
+        step = journal.steps(run.id).get(action.id)
+        if step is None or step.status != "begun":
+            continue
+        for event in journal.events(run.id, action.id):
+            if event.outcome is None:
+                word = "In flight" if _is_alive(store) else "In doubt (its process is gone)"
+                click.echo(f"{word}: {action.id}: {event.op.get('title', event.label)}, since {at(event.intent_at)}")
+
+
+def _is_alive(store: Store) -> bool:
+    with store.read() as db:
+        holder = current(db)
+    return holder is not None and death(holder) is None
+
+
+def _say_dark(opened: Opened, plan: Plan) -> None:
+    from engine.observe import observe
+    from plans.facts import Facts
+    from plans.planner import VIEWS
+
+    nodes = [n.node for n in plan.nodes]
+    facts = Facts(observe(opened.hands, opened.world.clock, [*VIEWS, *(f"ovs:{n}" for n in nodes)]))
+    dark, unknown = vms_without_network(plan, facts)
+    _list("VMs without network now", dark)
+    _list("Cannot tell for the VMs of", unknown)
+
+
+def _list(title: str, lines: Iterable[str]) -> None:
+    lines = list(lines)
+    click.echo(f"{title}: {'none' if not lines else ''}")
+    for line in lines:
+        click.echo(f"  {line}")
+
+
+def _next(store: Store, run: Run, plan: Plan, options: str) -> str:
+    if _is_alive(store):
+        return "wait, or `ovsplan stop` from here"
+    match run.status:
+        case "done":
+            return f"nothing; `ovsplan plan {options}` should say: No changes."
+        case "partial":
+            return f"mend what is blocked, then `ovsplan plan {options}`"
+        case "abandoned":
+            return f"`ovsplan plan {options}`"
+        case "moved":
+            return f"look at what changed; `ovsplan apply {options}` tries again, `ovsplan abandon {run.id}` gives this plan up"
+    return f"`ovsplan apply {options}` resumes"

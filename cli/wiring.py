@@ -1,0 +1,112 @@
+"""What several verbs share: options, opening the target and the store, reading desired state, signals."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from cli.files import read_yaml_files
+from cli.target import TargetInfo, open_target
+from engine.execute import Signals
+from plans.desired import Desired, load_desired
+from plans.document import Target
+from plans.errors import Interrupted
+from providers.interpreters import Doubtful, Interpreter, Lost, NotDone
+from providers.ports import World
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_STATE = ".ovsplan/state.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """The interpreter's failures, for the engine, which doesn't import providers."""
+
+    lost: type[Exception] = Lost
+    not_done: type[Exception] = NotDone
+    doubtful: type[Exception] = Doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A target that was opened, and the options that name it on a command line."""
+
+    info: TargetInfo
+    world: World
+    hands: Interpreter
+    options: str
+
+    @property
+    def target(self) -> Target:
+        """The target, for the plan document."""
+        return Target(self.info.identity, self.info.title)
+
+
+def target_options(command: F) -> F:
+    """--twin, --context and --target."""
+    for decorator in (
+        click.option("--target", metavar="FILE", help="A target file (also OVSPLAN_TARGET): how the world is reached."),
+        click.option("--context", metavar="NAME", help="A context of your kubeconfig."),
+        click.option("--twin", metavar="DIR", help="A simulated cluster, made by `ovsplan twin init`."),
+    ):
+        command = decorator(command)
+    return command
+
+
+def state_option(command: F) -> F:
+    """--state."""
+    return click.option(
+        "--state", metavar="FILE", default=DEFAULT_STATE, show_default=True, help="The state database: the journal of runs."
+    )(command)
+
+
+def open_world(twin: str | None, context: str | None, target: str | None) -> Opened:
+    """Open the target that the options name, else OVSPLAN_TARGET."""
+    info, world = open_target(twin=twin, context=context, target=target)
+    named = {"--twin": twin, "--target": target, "--context": context}
+    options = " ".join(f"{option} {shlex.quote(value)}" for option, value in named.items() if value)
+    return Opened(info, world, Interpreter(world), options)
+
+
+def say_target(title: str) -> None:
+    """The first line of every screen that speaks of a world."""
+    click.secho(f"Target: {title}", bold=True)
+    click.echo()
+
+
+def read_desired(paths: Sequence[str]) -> Desired:
+    """The desired state in files or folders; the current folder when none is named."""
+    return load_desired(read_yaml_files(paths))
+
+
+def source_of(paths: Sequence[str]) -> str:
+    """The paths as a run remembers them."""
+    return "\n".join(str(Path(path).resolve()) for path in (paths or ["."]))
+
+
+@contextmanager
+def two_stage_signals(signals: Signals) -> Iterator[None]:
+    """Ctrl-C or SIGTERM once: stop after the op in flight. Twice: stop now; the journal makes that safe."""
+
+    def handle(signum: int, _frame: FrameType | None) -> None:
+        if signals.signum is not None:
+            raise Interrupted("two interrupts: stopped at once. What was in flight is in doubt, and `ovsplan apply` looks first", signum)
+        signals.signum = signum
+        name = "Interrupt" if signum == signal.SIGINT else "SIGTERM"
+        click.echo(f"\n{name} received: stopping after the op in flight. Again to stop at once.", err=True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

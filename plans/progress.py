@@ -1,0 +1,131 @@
+"""Progress: how a run stands, node by node, in the rows of the procedure's checklist (§4.5).
+
+Pure: a plan, what the journal has, and (where a target was given) facts. It never says "not done" of what it could
+not ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plans import ovs
+from plans.actions import Action
+from plans.document import Plan
+from plans.facts import Facts, Known, Unknown
+from plans.guests import guests
+
+CHECKLIST = {
+    1: "Create inventory",
+    2: "Backup NADs",
+    3: "Cordon node",
+    4: "Migrate VMs (optional)",
+    5: "Run balance-slb migration",
+    6: "Reboot",
+    7: "Remove br-vmdata",
+    8: "Add bridge-mapping",
+    9: "Validate",
+    10: "Uncordon",
+    11: "Test VMs",
+    12: "Repeat for next node",
+}
+"""The procedure's own rows; 5 and 6 (conversion, reboot) are no part of a plan of this version."""
+
+NOT_IN_PLAN = "not in this plan"
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """What the journal has of one action: `status` is done, failed, begun, marked-done, marked-not-done or waiting."""
+
+    status: str
+    note: str = ""
+    proven: bool | None = None
+    began: float | None = None
+
+
+WAITING = StepState("waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgress:
+    """One node: a word for the whole, the state of each row, and whether its path was proven by traffic."""
+
+    node: str
+    word: str
+    rows: tuple[tuple[int, str, str, str], ...]
+    proof: str
+
+
+def node_word(states: list[StepState]) -> str:
+    """done, failed, under way or not started, for the actions of one node."""
+    words = {s.status for s in states}
+    if words <= {"done", "marked-done"}:
+        return "done"
+    if "failed" in words:
+        return "failed"
+    return "not started" if words == {"waiting"} else "under way"
+
+
+def progress(plan: Plan, steps: Mapping[str, StepState]) -> list[NodeProgress]:
+    """Every node of the plan, in its order."""
+    found = []
+    for node in dict.fromkeys(a.node for a in plan.actions if a.node):
+        actions = [a for a in plan.actions if a.node == node]
+        states = [steps.get(a.id, WAITING) for a in actions]
+        word = node_word(states)
+        shared = [a for a in plan.actions if not a.node]
+        rows = tuple((number, title, *_row(number, [*shared, *actions], steps, word)) for number, title in CHECKLIST.items())
+        found.append(NodeProgress(node, word, rows, proof_word(actions, steps)))
+    return found
+
+
+def proof_word(actions: list[Action], steps: Mapping[str, StepState]) -> str:
+    """`proven`, `not proven`, or why it can't be told."""
+    proofs = [a for a in actions if a.id.endswith("/prove")]
+    if any(steps.get(a.id, WAITING).proven for a in proofs):
+        return "proven"
+    notes = [steps[a.id].note for a in proofs if a.id in steps and steps[a.id].note]
+    return "not proven" + (f" ({notes[0]})" if notes else "")
+
+
+def _row(number: int, actions: list[Action], steps: Mapping[str, StepState], word: str) -> tuple[str, str]:
+    if number == 12:
+        return ("done" if word == "done" else "waiting"), ""
+    mine = [(a, steps.get(a.id, WAITING)) for a in actions if number in a.rows]
+    if not mine:
+        return NOT_IN_PLAN, ""
+    states = [state for _, state in mine]
+    for wanted in ("failed", "begun", "marked-not-done"):
+        for action, state in mine:
+            if state.status == wanted:
+                return wanted, f"{action.id}: {state.note}" if state.note else action.id
+    if all(s.status in ("done", "marked-done") for s in states):
+        return "done", "; ".join(s.note for s in states if s.note)
+    return "waiting", ""
+
+
+def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]:
+    """VMs of the plan's networks whose path is broken now, each with the reason; and the nodes that can't be told."""
+    dark, unknown = [], []
+    localnets = sorted({a.args["localnet"] for a in plan.actions if "localnet" in a.args})
+    for node in dict.fromkeys(n.node for n in plan.nodes):
+        view = facts.get(f"node/{node}/ovs")
+        if isinstance(view, Unknown) or not isinstance(view, Known):
+            unknown.append(f"{node}: {view.why if isinstance(view, Unknown) else 'not read'}")
+            continue
+        for localnet in localnets:
+            for guest in guests(facts, node, localnet):
+                if why := _broken(facts, view.value, node, localnet, guest.lsp):
+                    dark.append(f"{guest.vm} on {node}: {why}")
+    return sorted(set(dark)), unknown
+
+
+def _broken(facts: Facts, view: ovs.View, node: str, localnet: str, lsp: str) -> str:
+    health = ovs.pair_health(view, lsp)
+    if health != "healthy":
+        return health
+    home = facts.value(f"node/{node}/ovs/patch/{lsp}")
+    if not ovs.live_uplinks(view, home):
+        return f"its bridge {home} has no uplink that works"
+    return ""
