@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.ports import Body, Cluster, Conflict, MergePatch, NotFound, Ref
+from providers.ports import Body, Cluster, Conflict, MergePatch, NotFound, PortError, Ref
 
 from . import inventory
 from .inventory import Pod
+from .netns import LabError
 from .wiring import Wiring, arp_request, gateway, send
 
 _TALK_EVERY = 1.0
+_RETRY = 0.2
 
 
 @dataclass
@@ -35,7 +37,13 @@ class Kubelet:
         """Pass after pass until told to stop, each as soon as a pod changes, a copy is done or a guest may speak."""
         self.wiring.clear(self.wiring.spec.nodes, self._look()[1].values())
         while not until():
-            since = self.once()
+            try:
+                since = self.once()
+            except (LabError, PortError) as exc:
+                # A frozen or restarted daemon: a real kubelet says so and tries again.
+                print(f"kubelet: {exc}", flush=True)
+                time.sleep(_RETRY)
+                continue
             next(self.cluster.watch("v1", "Pod", since=since, timeout=self._idle()), None)
 
     def once(self) -> str:

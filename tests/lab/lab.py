@@ -41,7 +41,7 @@ from .wiring import Place, Wiring, gateway, gateway_mac, rarp, send
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SWITCH = "br-sw"
 _SIMULATED = {"vswitchd": False, "ovn-controller": False, "kubelet": False, "forwarding": False}
-_ANNOUNCING = 16.0
+_STARTING, _ANNOUNCING = 15.0, 16.0
 _TEST_ETHERTYPE = 0x88B5
 
 
@@ -189,14 +189,14 @@ class Lab:
         for nic in self._nics(vm):
             send(self.place.guest(vm), nic.guest, rarp(nic.mac))
 
-    def settle(self) -> None:
-        """Wait until OVN has made its own announcements.
+    def steady(self) -> None:
+        """Wait until every ovn-controller is past its first seconds, in which it deletes no patch port."""
+        self._sleep_until(max(self._started(node) for node in self.spec.nodes) + _STARTING)
 
-        They go on for 15 s after a port is bound or a reset; ovn-controller also keeps patch ports for 10 s after
-        its start.
-        """
-        due = max(self._last_event(node) for node in self.spec.nodes) + _ANNOUNCING
-        time.sleep(max(0.0, due - time.time()))
+    def settle(self) -> None:
+        """The same, and until OVN has made its own announcements, which go on for 15 s after a reset or a plug."""
+        self.steady()
+        self._sleep_until(max(self._plugged(node) for node in self.spec.nodes) + _ANNOUNCING)
 
     def reset(self, node: str) -> None:
         """Put the node's bridges and mappings back to the World's, from any state; its guests speak once.
@@ -212,7 +212,7 @@ class Lab:
         self._await_patches(node)
         for vm in self._guests_on(node):
             self.speak(vm)
-        (self.place.folder / "reset").touch()
+        (self.place.folder / f"reset-{node}").touch()
 
     def await_reachable(self, vm: str, *, within: float = 20.0) -> None:
         """Wait until the guest is reachable; LabError when it never is."""
@@ -362,15 +362,20 @@ class Lab:
             if row["name"] in patches and (row["error"] != ["set", []] or row["ofport"] in (["set", []], -1))
         ]
 
-    def _last_event(self, node: str) -> float:
-        """When ovn-controller started, or bound a port; seconds since the epoch."""
+    def _started(self, node: str) -> float:
+        """When ovn-controller started; seconds since the epoch, like the next one."""
         bridge = self.wiring.rows(node, "Bridge", ["name", "==", "br-int"])[0]
-        rows = [bridge, *self.wiring.rows(node, "Interface")]
-        stamps = [dict(row["external_ids"][1]) for row in rows]
-        keys = ("ovn-startup-ts", "ovn-installed-ts")
-        seconds = [int(ids[key]) / 1000 for ids in stamps for key in keys if key in ids]
-        reset = self.place.folder / "reset"
-        return max([*seconds, *([reset.stat().st_mtime] if reset.exists() else [])])
+        return int(dict(bridge["external_ids"][1])["ovn-startup-ts"]) / 1000
+
+    def _plugged(self, node: str) -> float:
+        """When OVN last had a reason to announce guests."""
+        ids = [dict(row["external_ids"][1]) for row in self.wiring.rows(node, "Interface")]
+        reset = self.place.folder / f"reset-{node}"
+        seconds = [int(each["ovn-installed-ts"]) / 1000 for each in ids if "ovn-installed-ts" in each]
+        return max([0.0, *seconds, *([reset.stat().st_mtime] if reset.exists() else [])])
+
+    def _sleep_until(self, due: float) -> None:
+        time.sleep(max(0.0, due - time.time()))
 
     def _arrives(self, vm: str, nic: Nic, within: float, *, may_speak: bool) -> bool:
         """Send frames that nobody answers from the gateway, until one is seen on the guest's NIC."""

@@ -58,7 +58,8 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def _kubelet(arguments: argparse.Namespace) -> None:
     lab = Lab.attach(arguments.dir)
-    Kubelet(lab.cluster, lab.wiring, lab.spec.migration_seconds).run(until=lambda: False)
+    kubelet = Kubelet(lab.cluster, lab.wiring, lab.spec.migration_seconds)
+    kubelet.run(until=lambda: not lab.place.spec.exists())
 
 
 if __name__ == "__main__":

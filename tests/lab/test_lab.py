@@ -77,7 +77,7 @@ def test_nothing_changed_loses_almost_nothing(lab: Lab) -> None:
 
 
 def test_bridge_deleted_by_hand_before_the_mapping_moves_costs_more_than_a_second(lab: Lab) -> None:
-    lab.settle()
+    lab.steady()
     lab.purge()
     shell = lab.world.shell("worker-01")
     with lab.ping("default/web-1") as probe:
