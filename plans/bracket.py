@@ -56,7 +56,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
         checkpoints.preflight(node, _preflight_checks(found, facts)),
         *([cordon.cordon(node)] if cordons else []),
         *(
-            _evacuation(node, localnets, leaving, staying, evacuate)
+            _evacuation(node, localnets, leaving, here, evacuate)
             if evacuate and shape != "orphaned" and localnets
             else []
         ),
@@ -98,12 +98,12 @@ def _preflight_checks(found: NodeDiff, facts: Facts) -> list[Check]:
 
 
 def _evacuation(
-    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], evacuate: Evacuate
+    node: str, localnets: Sequence[str], leaving: Sequence[str], here: Sequence[str], evacuate: Evacuate
 ) -> list[Action]:
     back = "they return" if evacuate.return_to == "origin" else "they stay where they land"
     rule = f"every VM of {', '.join(localnets)} on {node}, two at a time, to any schedulable node; {back}"
-    stays = sorted({*staying, *(vm for vm, how in evacuate.vms.items() if how == "stay")})
-    return [migrations.evacuate(node, localnets, leaving, stays, rule)]
+    stays = sorted({vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"})
+    return [migrations.evacuate(node, localnets, leaving, stays, here, rule)]
 
 
 def _with_proof(

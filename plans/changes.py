@@ -74,10 +74,11 @@ Outcome = Change | Blocked | Same
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a fragment may look at besides its change."""
+    """What a fragment may look at besides its change. `away`: VMs that have left the node by then."""
 
     facts: Facts
     shape: Shape
+    away: frozenset[str] = frozenset()
 
 
 Fragment = Callable[[Change, Context], Action]

@@ -97,6 +97,12 @@ def assumed(op: AnyOp) -> Changes:
         return op.changes
     come_true = [(c.path, Known(c.value)) for c in op.checks if c.test == "eq"]
     gone = [(c.path, ABSENT) for c in op.checks if c.test == "absent"]
+    come_true += [(c.path, Known(c.value)) for c in op.checks if c.test == "min"]
+    seen: dict[str, list[Any]] = {}
+    for check in op.checks:
+        if check.test == "has":
+            seen.setdefault(check.path, []).extend(check.value)
+    come_true += [(path, Known(entries)) for path, entries in seen.items()]
     return (*come_true, *gone, *op.changes)
 
 

@@ -33,6 +33,9 @@ PAIR_DEADLINE = 5.0
 LISTEN = 3.0
 """Seconds between two looks at who is heard, before a hot move: heard again in between is talking."""
 
+LEARNED_LATELY = 60
+"""Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
+
 REBUILDS = 2
 TAKE_DOWNS = 10
 
@@ -170,7 +173,8 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     if isinstance(context.facts.get(f"{at}/mapping/physnet"), Known):
         checks.append(Check(f"{at}/mapping/physnet", "present", why="H01: it is the node's own way out"))
     if context.shape != "cold":
-        lsps = sorted({g.lsp for g in guests(context.facts, change.node, change.data["localnet"])})
+        here = guests(context.facts, change.node, change.data["localnet"])
+        lsps = sorted({g.lsp for g in here if g.vm not in context.away})
         checks += [Check(f"{at}/patch/{lsp}/health", "eq", "healthy") for lsp in lsps]
     return tuple(checks)
 
@@ -274,7 +278,7 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     here = guests(facts, node, localnet)
     if (mend := _mend(args, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
-    frames = [op for op in _announcements(args, here, done) if not done.has(op.label)]
+    frames = [op for op in _announcements(args, facts, here, done) if not done.has(op.label)]
     if frames:
         return Perform(tuple(frames))
     return Finished(
@@ -415,20 +419,22 @@ def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
     return [delete, first, second]
 
 
-def _announcements(args: Mapping[str, Any], here: list[Guest], done: Done) -> list[AnyOp]:
-    """One RARP per MAC and VLAN: the VMs' own, and what the old patch ports had learned (nested and VRRP MACs)."""
+def _announcements(args: Mapping[str, Any], facts: Facts, here: list[Guest], done: Done) -> list[AnyOp]:
+    """One RARP per MAC and VLAN: the VMs' own, and what the old patch ports had learned lately (nested, VRRP).
+
+    Never the MAC of a VM that runs elsewhere: the old table remembers VMs that have left, and announcing one of them
+    here would take its traffic away from where it is now.
+    """
     node, to = args["node"], args["bridge"]
     owners = {(g.mac, g.vlan): g.vm for g in here if g.mac}
-    ports = {ovs.outer_port(g.lsp): g.vlan for g in here}
+    ports = {ovs.outer_port(g.lsp) for g in here}
+    known = {a["mac"] for vm in facts.value("cluster/vms", []) for a in (facts.value(f"vm/{vm}") or {}).get("macs", ())}
     for path, entries in done.results.get("before", {}).items():
-        if path.startswith(f"node/{node}/fdb/") and path.count("/") == 3 and "@" not in path:
-            for port, vlan, mac in entries or ():
-                if port in ports:
+        if path.startswith(f"node/{node}/fdb/") and path.endswith("/ages"):
+            for port, vlan, mac, age in entries or ():
+                if port in ports and mac not in known and age <= LEARNED_LATELY:
                     owners.setdefault((mac, vlan), "learned on the old port")
-    return [
-        announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}")
-        for (mac, vlan), whose in sorted(owners.items())
-    ]
+    return [announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}") for (mac, vlan), whose in sorted(owners.items())]
 
 
 @routine("cold-remap@1")

@@ -29,7 +29,7 @@ def uncordon(node: str) -> Action:
     args = {"node": node}
     return Action(
         id=f"{node}/uncordon", routine="uncordon@1", title="put it back, if this run cordoned it", node=node, args=args, reads=("nodes",),
-        undo=(Invocation("cordon@1", args, ("nodes",)),), rows=(10,),
+        no_undo="it only takes back this run's own cordon", rows=(10,),
     )  # fmt: skip
 
 

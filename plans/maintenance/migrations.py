@@ -14,7 +14,7 @@ from typing import Any
 
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.checks import Check
-from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Later, Unknown
+from plans.facts import KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
 from plans.guests import vms_on
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
 from plans.readings.cluster import VMIM
@@ -29,16 +29,17 @@ OVER = ("Succeeded", "Failed")
 
 
 def evacuate(
-    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], target_rule: str
+    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], here: Sequence[str], rule: str
 ) -> Action:
-    """Empty a node of the VMs that use the localnets, but for those that stay."""
+    """Empty a node of the VMs that use the localnets, but for those that stay. `here`: all of them, now."""
     names = ", ".join(leaving) or "none now"
+    stay_here = [vm for vm in staying if vm in here]
     return Action(
         id=f"{node}/evacuate",
         routine="evacuate@1",
-        title=f"evacuate {names}" + (f"; {', '.join(staying)} stay" if staying else ""),
+        title=f"live-migrate away: {names}" + (f"; {', '.join(stay_here)} stays" if stay_here else ""),
         node=node,
-        args={"node": node, "localnets": list(localnets), "staying": list(staying), "rule": target_rule},
+        args={"node": node, "localnets": list(localnets), "staying": list(staying), "rule": rule},
         reads=VIEWS,
         done_when=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
@@ -58,7 +59,7 @@ def bring_back(node: str, vms: Sequence[str], evacuation: str) -> Action:
     return Action(
         id=f"{node}/return",
         routine="return@1",
-        title=f"return {', '.join(vms)}",
+        title=f"live-migrate back: {', '.join(vms)}",
         node=node,
         args={"node": node, "vms": list(vms)},
         reads=VIEWS,
@@ -86,8 +87,14 @@ class Move:
 
     def arrived(self, facts: Facts) -> bool:
         """Whether the VM is where it should be. A VM that no longer runs has nowhere to go."""
-        where = facts.value(f"vm/{self.vm}/node")
-        return where is None or (where == self.to if self.to else where != self.away_from)
+        match facts.get(f"vm/{self.vm}/node"):
+            case Absent():
+                return True
+            case Known(where):
+                return bool(where == self.to if self.to else where != self.away_from)
+            case Later():
+                return not self.to
+        return False
 
     def check(self) -> Check:
         path = f"vm/{self.vm}/node"
@@ -97,7 +104,7 @@ class Move:
 def migration_name(run: str, uid: str, purpose: str, attempt: int) -> str:
     """The name of a migration: the same for the same run, VM, purpose and attempt."""
     if run == KNOWN_AFTER_APPLY:
-        return f"{KNOWN_AFTER_APPLY} for {uid}"
+        return f"{KNOWN_AFTER_APPLY} {purpose} {uid}"
     return f"ovsplan-{hashlib.sha256(f'{run}/{uid}/{purpose}/{attempt}'.encode()).hexdigest()[:16]}"
 
 
@@ -106,6 +113,8 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
     waiting: list[tuple[Move, str]] = []
     creates: list[AnyOp] = []
     for move in moves:
+        if isinstance(where := facts.get(f"vm/{move.vm}/node"), Unknown):
+            return Stop(f"cannot tell where {move.vm} runs: {where.why}")
         if move.arrived(facts):
             continue
         if len(waiting) + len(creates) >= AT_ONCE:

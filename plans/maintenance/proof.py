@@ -14,7 +14,7 @@ from typing import Any
 from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Holds, judge
-from plans.facts import Facts, Known
+from plans.facts import Absent, Facts
 from plans.guests import Guest, guests
 from plans.maintenance.cordon import cordon_op
 from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
@@ -161,7 +161,7 @@ def rescue_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 
 def _first(args: Mapping[str, Any], facts: Facts) -> str | None:
     """The first VM of the list that still runs."""
-    return next((vm for vm in args["vms"] if isinstance(facts.get(f"vm/{vm}/node"), Known)), None)
+    return next((vm for vm in args["vms"] if not isinstance(facts.get(f"vm/{vm}/node"), Absent)), None)
 
 
 @routine("prove-by-return@1", rescue=rescue_return)
