@@ -42,7 +42,9 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             near = get_close_matches(args[0], VERBS, 1)
             hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(VERBS)}."
@@ -92,7 +94,9 @@ def run(args: list[str]) -> int:
         # The reader (`| head`) has gone. Python would complain again at exit while flushing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # the edge of the program: expected errors get their code, defects their traceback
+    except (
+        Exception
+    ) as error:  # the edge of the program: expected errors get their code, defects their traceback
         from cli.exits import code_for
 
         code = code_for(error)

@@ -54,7 +54,9 @@ class Opened:
 def target_options(command: F) -> F:
     """--twin, --context and --target."""
     for decorator in (
-        click.option("--target", metavar="FILE", help="A target file (also OVSPLAN_TARGET): how the world is reached."),
+        click.option(
+            "--target", metavar="FILE", help="A target file (also OVSPLAN_TARGET): how the world is reached."
+        ),
         click.option("--context", metavar="NAME", help="A context of your kubeconfig."),
         click.option("--twin", metavar="DIR", help="A simulated cluster, made by `ovsplan twin init`."),
     ):
@@ -65,7 +67,11 @@ def target_options(command: F) -> F:
 def state_option(command: F) -> F:
     """--state."""
     return click.option(
-        "--state", metavar="FILE", default=DEFAULT_STATE, show_default=True, help="The state database: the journal of runs."
+        "--state",
+        metavar="FILE",
+        default=DEFAULT_STATE,
+        show_default=True,
+        help="The state database: the journal of runs.",
     )(command)
 
 
@@ -99,7 +105,10 @@ def two_stage_signals(signals: Signals) -> Iterator[None]:
 
     def handle(signum: int, _frame: FrameType | None) -> None:
         if signals.signum is not None:
-            raise Interrupted("two interrupts: stopped at once. What was in flight is in doubt, and `ovsplan apply` looks first", signum)
+            raise Interrupted(
+                "two interrupts: stopped at once. What was in flight is in doubt, and `ovsplan apply` looks first",
+                signum,
+            )
         signals.signum = signum
         name = "Interrupt" if signum == signal.SIGINT else "SIGTERM"
         click.echo(f"\n{name} received: stopping after the op in flight. Again to stop at once.", err=True)

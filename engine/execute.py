@@ -110,7 +110,10 @@ class Executor:
 
     def _was_touched(self, action: Action) -> bool:
         """Whether any op that changes the world was begun for it before: then `step` judges, not `expect`."""
-        return any(event.op["op"] not in ("wait", "record") for event in self._journal.events(self._run.id, action.id))
+        return any(
+            event.op["op"] not in ("wait", "record")
+            for event in self._journal.events(self._run.id, action.id)
+        )
 
     def _judge_expect(self, action: Action) -> None:
         facts = self._facts(action, [check.path for check in action.expect])
@@ -237,7 +240,9 @@ class Executor:
         raw = []
         for request in op.requests:
             reply = self._hands.ask(request)
-            raw.append({"request": request, "reply": {"unknown": reply.why} if isinstance(reply, NoReply) else reply})
+            raw.append(
+                {"request": request, "reply": {"unknown": reply.why} if isinstance(reply, NoReply) else reply}
+            )
         facts = values(observe(self._hands, self._clock, op.views))
         if op.again_after:
             self._clock.wait_until(self._clock.now() + op.again_after)
@@ -254,10 +259,14 @@ class Executor:
 
     def _stop_if_asked(self) -> None:
         if self._signals.signum is not None:
-            raise Interrupted("interrupted; nothing is half done. `ovsplan apply` resumes", self._signals.signum)
+            raise Interrupted(
+                "interrupted; nothing is half done. `ovsplan apply` resumes", self._signals.signum
+            )
         who = self._journal.stop_requested(self._run.id)
         if who is not None:
-            raise Interrupted(f"stopped by {who} (`ovsplan stop`); nothing is half done. `ovsplan apply` resumes", 0)
+            raise Interrupted(
+                f"stopped by {who} (`ovsplan stop`); nothing is half done. `ovsplan apply` resumes", 0
+            )
 
 
 def _missing(verdicts: Sequence[Fails | CannotTell]) -> str:

@@ -43,12 +43,9 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
     evacuate = desired.rollout.spec.evacuate if desired.rollout else None
     here = vms_on(facts, node, localnets)
     shape, why, staying = _shape(changes, here, evacuate)
-    context = Context(facts, shape)
-    leaving = (
-        tuple(vm for vm in here if vm not in staying)
-        if evacuate and shape != "orphaned" and localnets
-        else ()
-    )
+    evacuates = evacuate is not None and shape != "orphaned" and bool(localnets)
+    leaving = tuple(vm for vm in here if vm not in staying) if evacuates else ()
+    context = Context(facts, shape, frozenset(leaving))
     outsider = facts.value(f"node/{node}/unschedulable") is True
     cordons = not outsider and bool(localnets)
     delivered = DELIVERIES[delivery](changes, context)
@@ -69,7 +66,9 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
     return Bracket(node, shape, why, tuple(_chained(chain)), leaving, tuple(staying), dark, outsider)
 
 
-def _shape(changes: Sequence[Change], here: Sequence[str], evacuate: Evacuate | None) -> tuple[Shape, str, tuple[str, ...]]:
+def _shape(
+    changes: Sequence[Change], here: Sequence[str], evacuate: Evacuate | None
+) -> tuple[Shape, str, tuple[str, ...]]:
     staying = tuple(vm for vm in here if evacuate and evacuate.leaving(vm) == "stay")
     moves = [c.traffic for c in changes if c.traffic]
     if not moves:
@@ -102,7 +101,9 @@ def _evacuation(
 ) -> list[Action]:
     back = "they return" if evacuate.return_to == "origin" else "they stay where they land"
     rule = f"every VM of {', '.join(localnets)} on {node}, two at a time, to any schedulable node; {back}"
-    stays = sorted({vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"})
+    stays = sorted(
+        {vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"}
+    )
     return [migrations.evacuate(node, localnets, leaving, stays, here, rule)]
 
 

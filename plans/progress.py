@@ -75,7 +75,10 @@ def progress(plan: Plan, steps: Mapping[str, StepState]) -> list[NodeProgress]:
         states = [steps.get(a.id, WAITING) for a in actions]
         word = node_word(states)
         shared = [a for a in plan.actions if not a.node]
-        rows = tuple((number, title, *_row(number, [*shared, *actions], steps, word)) for number, title in CHECKLIST.items())
+        rows = tuple(
+            (number, title, *_row(number, [*shared, *actions], steps, word))
+            for number, title in CHECKLIST.items()
+        )
         found.append(NodeProgress(node, word, rows, proof_word(actions, steps)))
     return found
 

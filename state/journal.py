@@ -99,10 +99,14 @@ class Journal:
 
     def find_run(self, name: str) -> Run:
         """The run of that id, or of an unambiguous beginning of it. Raises InputError."""
-        found = [run for run in self.runs() if run.id == name] or [run for run in self.runs() if run.id.startswith(name)]
+        found = [run for run in self.runs() if run.id == name] or [
+            run for run in self.runs() if run.id.startswith(name)
+        ]
         if len(found) != 1:
             known = ", ".join(run.id for run in self.runs()[:5]) or "none"
-            raise InputError(f"{'no' if not found else 'more than one'} run {name!r} in {self._store.path}; the latest: {known}")
+            raise InputError(
+                f"{'no' if not found else 'more than one'} run {name!r} in {self._store.path}; the latest: {known}"
+            )
         return found[0]
 
     def unfinished(self) -> Run | None:
@@ -112,24 +116,36 @@ class Journal:
     def plan_of(self, run: Run) -> Plan:
         """The approved plan of a run."""
         with self._store.read() as db:
-            text = db.execute(select(schema.plans.c.document).where(schema.plans.c.digest == run.plan)).scalar_one_or_none()
+            text = db.execute(
+                select(schema.plans.c.document).where(schema.plans.c.digest == run.plan)
+            ).scalar_one_or_none()
         if text is None:
-            raise JournalError(f"{self._store.path} has run {run.id} and not its plan: the database was damaged or edited.")
+            raise JournalError(
+                f"{self._store.path} has run {run.id} and not its plan: the database was damaged or edited."
+            )
         return read(text, f"{self._store.path} (run {run.id})")
 
     def steps(self, run: str) -> dict[str, StepRow]:
         """The latest attempt of each action that was begun. Reads only."""
         with self._store.read() as db:
-            rows = db.execute(select(schema.steps).where(schema.steps.c.run == run).order_by(schema.steps.c.id))
+            rows = db.execute(
+                select(schema.steps).where(schema.steps.c.run == run).order_by(schema.steps.c.id)
+            )
             return {row.action: _step(row) for row in rows}
 
     def events(self, run: str, action: str) -> list[EventRow]:
         """Every op of an action in a run, in order, all attempts. Reads only."""
         s, e = schema.steps.c, schema.events.c
-        query = select(schema.events).join(schema.steps, s.id == e.step).where(s.run == run, s.action == action).order_by(e.id)
+        query = (
+            select(schema.events)
+            .join(schema.steps, s.id == e.step)
+            .where(s.run == run, s.action == action)
+            .order_by(e.id)
+        )
         with self._store.read() as db:
             return [
-                EventRow(r.label, json.loads(r.op), r.intent_at, r.outcome, r.outcome_at, r.message) for r in db.execute(query)
+                EventRow(r.label, json.loads(r.op), r.intent_at, r.outcome, r.outcome_at, r.message)
+                for r in db.execute(query)
             ]
 
     def done(self, run: str, action: str, attempt: int, uses: Iterable[str] = ()) -> Done:
@@ -164,19 +180,27 @@ class Journal:
     def image(self, run: str, action: str, label: str) -> tuple[float, str, str] | None:
         """A before-image: when it was taken, its hash, its content. Reads only."""
         i = schema.images.c
-        query = select(i.taken_at, i.sha256, i.content).where(i.run == run, i.action == action, i.label == label).order_by(i.id)
+        query = (
+            select(i.taken_at, i.sha256, i.content)
+            .where(i.run == run, i.action == action, i.label == label)
+            .order_by(i.id)
+        )
         with self._store.read() as db:
             row = db.execute(query).first()
         if row is None:
             return None
         if hashlib.sha256(row.content.encode()).hexdigest() != row.sha256:
-            raise JournalError(f"the before-image {label} of {action} in {self._store.path} does not fit its hash: it was tampered with.")
+            raise JournalError(
+                f"the before-image {label} of {action} in {self._store.path} does not fit its hash: it was tampered with."
+            )
         return row.taken_at, row.sha256, row.content
 
     def stop_requested(self, run: str) -> str | None:
         """Who asked this run to stop, if anybody did. Reads only."""
         with self._store.read() as db:
-            found = db.execute(select(schema.stop_requests.c.who).where(schema.stop_requests.c.run == run)).scalar_one_or_none()
+            found = db.execute(
+                select(schema.stop_requests.c.who).where(schema.stop_requests.c.run == run)
+            ).scalar_one_or_none()
         return None if found is None else str(found)
 
     # Writing. Each commits, and is on disk, before it returns.
@@ -184,15 +208,30 @@ class Journal:
     def start_run(self, plan: Plan, run: str, now: float, who: str, version: str, source: str = "") -> Run:
         """Record a new run of a plan; `source` are the paths that it came from, a line each. Raises JournalError while another is unfinished."""
         with self._write() as db:
-            blocked = db.execute(select(schema.runs.c.id).where(schema.runs.c.status.in_(UNFINISHED))).scalar()
+            blocked = db.execute(
+                select(schema.runs.c.id).where(schema.runs.c.status.in_(UNFINISHED))
+            ).scalar()
             if blocked is not None:
-                raise JournalError(f"run {blocked} is not finished: `ovsplan apply` resumes it, `ovsplan abandon {blocked}` gives it up.")
-            if db.execute(select(schema.plans.c.digest).where(schema.plans.c.digest == plan.digest)).first() is None:
+                raise JournalError(
+                    f"run {blocked} is not finished: `ovsplan apply` resumes it, `ovsplan abandon {blocked}` gives it up."
+                )
+            if (
+                db.execute(select(schema.plans.c.digest).where(schema.plans.c.digest == plan.digest)).first()
+                is None
+            ):
                 db.execute(insert(schema.plans).values(digest=plan.digest, document=canonical(plan)))
             seq = (db.execute(select(func.max(schema.runs.c.seq))).scalar() or 0) + 1
             db.execute(
                 insert(schema.runs).values(
-                    id=run, plan=plan.digest, status="running", began=now, who=who, version=version, message="", source=source, seq=seq
+                    id=run,
+                    plan=plan.digest,
+                    status="running",
+                    began=now,
+                    who=who,
+                    version=version,
+                    message="",
+                    source=source,
+                    seq=seq,
                 )
             )
         return self.find_run(run)
@@ -201,7 +240,9 @@ class Journal:
         """Record how a run stands."""
         with self._write() as db:
             db.execute(
-                update(schema.runs).where(schema.runs.c.id == run).values(status=status, message=message, ended=ended)
+                update(schema.runs)
+                .where(schema.runs.c.id == run)
+                .values(status=status, message=message, ended=ended)
             )
             if status == "running":
                 db.execute(schema.stop_requests.delete().where(schema.stop_requests.c.run == run))
@@ -210,13 +251,19 @@ class Journal:
         """Record that an action begins; an earlier attempt of it stays as it was."""
         with self._write() as db:
             s = schema.steps.c
-            last = db.execute(select(func.max(s.attempt)).where(s.run == run, s.action == action)).scalar() or 0
+            last = (
+                db.execute(select(func.max(s.attempt)).where(s.run == run, s.action == action)).scalar() or 0
+            )
             db.execute(
-                insert(schema.steps).values(run=run, action=action, attempt=last + 1, status="begun", began=now, note="")
+                insert(schema.steps).values(
+                    run=run, action=action, attempt=last + 1, status="begun", began=now, note=""
+                )
             )
         return self.steps(run)[action]
 
-    def end_step(self, step: StepRow, status: str, now: float, text: str = "", proven: bool | None = None) -> None:
+    def end_step(
+        self, step: StepRow, status: str, now: float, text: str = "", proven: bool | None = None
+    ) -> None:
         """Record how an attempt ended."""
         with self._write() as db:
             db.execute(
@@ -233,7 +280,12 @@ class Journal:
             for op in ops:
                 result = db.execute(
                     insert(schema.events).values(
-                        step=step.id, burst=burst, label=op.label, op=canonical(to_json(op)), intent_at=now, message=""
+                        step=step.id,
+                        burst=burst,
+                        label=op.label,
+                        op=canonical(to_json(op)),
+                        intent_at=now,
+                        message="",
                     )
                 )
                 key = result.inserted_primary_key
@@ -263,7 +315,9 @@ class Journal:
         digest = hashlib.sha256(text.encode()).hexdigest()
         with self._write() as db:
             db.execute(
-                insert(schema.images).values(run=run, action=action, label=label, taken_at=now, sha256=digest, content=text)
+                insert(schema.images).values(
+                    run=run, action=action, label=label, taken_at=now, sha256=digest, content=text
+                )
             )
         return digest
 
@@ -271,7 +325,9 @@ class Journal:
         """Record a person's word on an action: `marked-done` or `marked-not-done`."""
         with self._store.write() as db:
             s = schema.steps.c
-            last = db.execute(select(func.max(s.attempt)).where(s.run == run, s.action == action)).scalar() or 0
+            last = (
+                db.execute(select(func.max(s.attempt)).where(s.run == run, s.action == action)).scalar() or 0
+            )
             db.execute(
                 insert(schema.steps).values(
                     run=run, action=action, attempt=last + 1, status=status, began=now, ended=now, note=reason
@@ -282,13 +338,22 @@ class Journal:
     def request_stop(self, run: str, who: str, now: float) -> None:
         """Ask the process that runs this run to stop before its next op."""
         with self._store.write() as db:
-            if db.execute(select(schema.stop_requests.c.run).where(schema.stop_requests.c.run == run)).first() is None:
+            if (
+                db.execute(
+                    select(schema.stop_requests.c.run).where(schema.stop_requests.c.run == run)
+                ).first()
+                is None
+            ):
                 db.execute(insert(schema.stop_requests).values(run=run, who=who, at=now))
 
     def abandon(self, run: str, reason: str, now: float) -> None:
         """Give a run up: it is never resumed."""
         with self._store.write() as db:
-            db.execute(update(schema.runs).where(schema.runs.c.id == run).values(status="abandoned", message=reason, ended=now))
+            db.execute(
+                update(schema.runs)
+                .where(schema.runs.c.id == run)
+                .values(status="abandoned", message=reason, ended=now)
+            )
             note(db, f"abandon run {run}: {reason}")
 
     def _write(self) -> _Fenced:

@@ -91,7 +91,15 @@ class Lock:
         self.token = secrets.token_hex(8)
         now = time.time()
         self._me = Holder(
-            self.token, who_am_i(), platform.node(), _boot(), os.getpid(), _process_start(os.getpid()) or "?", operation, now, now
+            self.token,
+            who_am_i(),
+            platform.node(),
+            _boot(),
+            os.getpid(),
+            _process_start(os.getpid()) or "?",
+            operation,
+            now,
+            now,
         )
         self._over = threading.Event()
         self._beat = threading.Thread(target=self._keep_beating, name="lock-heartbeat", daemon=True)
@@ -105,7 +113,9 @@ class Lock:
                     raise Locked(_refusal(holder))
                 db.execute(delete(schema.lock))
                 note(db, f"took over the lock of {holder.describe()}: {why}")
-            db.execute(insert(schema.lock).values(id=1, **{k: getattr(self._me, k) for k in Holder.__slots__}))
+            db.execute(
+                insert(schema.lock).values(id=1, **{k: getattr(self._me, k) for k in Holder.__slots__})
+            )
         self._beat.start()
         return self
 
@@ -122,13 +132,17 @@ class Lock:
         """Fail the transaction at hand unless the lock is still ours. Raises Locked."""
         mine = update(schema.lock).where(schema.lock.c.token == self.token).values(heartbeat=time.time())
         if db.execute(mine).rowcount != 1:
-            raise Locked("the lock of this run was taken away (`ovsplan force-unlock`): stopped before the next step. `ovsplan apply` resumes.")
+            raise Locked(
+                "the lock of this run was taken away (`ovsplan force-unlock`): stopped before the next step. `ovsplan apply` resumes."
+            )
 
     def _keep_beating(self) -> None:
         store = self._store.another()
         while not self._over.wait(HEARTBEAT_SECONDS):
             with store.write() as db:
-                db.execute(update(schema.lock).where(schema.lock.c.token == self.token).values(heartbeat=time.time()))
+                db.execute(
+                    update(schema.lock).where(schema.lock.c.token == self.token).values(heartbeat=time.time())
+                )
         store.close()
 
 
@@ -156,7 +170,11 @@ def note(db: Connection, what: str) -> None:
 def _refusal(holder: Holder) -> str:
     quiet = time.time() - holder.heartbeat
     silent = f" It was last seen {quiet:.0f} s ago." if quiet > SILENT_SECONDS else ""
-    elsewhere = " It runs on another host, so from here it can't be told whether it lives." if holder.host != platform.node() else ""
+    elsewhere = (
+        " It runs on another host, so from here it can't be told whether it lives."
+        if holder.host != platform.node()
+        else ""
+    )
     return (
         f"another apply holds the lock: {holder.describe()}.{silent}{elsewhere} "
         "Wait for it, stop it with `ovsplan stop`, or, if you know that it is dead, `ovsplan force-unlock`."

@@ -30,7 +30,9 @@ class Store:
     def __init__(self, path: Path, identity: str | None = None, *, create: bool = False) -> None:
         self.path = path
         self._check_path(create)
-        self._engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        self._engine = create_engine(
+            f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+        )
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
         self._kept: Connection | None = None
@@ -89,10 +91,14 @@ class Store:
             raise JournalError(f"{self.path} is a folder, not a state database. Name a file with --state.")
         if self.path.exists():
             if not os.access(self.path, os.W_OK) or not os.access(self.path.parent, os.W_OK):
-                raise JournalError(f"{self.path} is read-only: without a journal nothing may be done. Make it writable, or use --state FILE.")
+                raise JournalError(
+                    f"{self.path} is read-only: without a journal nothing may be done. Make it writable, or use --state FILE."
+                )
             return
         if not create:
-            raise JournalError(f"there is no state database at {self.path}: nothing was applied from here. Is --state right?")
+            raise JournalError(
+                f"there is no state database at {self.path}: nothing was applied from here. Is --state right?"
+            )
         try:
             made = not self.path.parent.exists()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +106,9 @@ class Store:
                 (self.path.parent / ".gitignore").write_text("*\n")
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise JournalError(f"cannot create the state database {self.path}: {error.strerror}. Name another place with --state.") from error
+            raise JournalError(
+                f"cannot create the state database {self.path}: {error.strerror}. Name another place with --state."
+            ) from error
 
     def _open(self, create: bool) -> None:
         with self.write() as db:
@@ -110,7 +118,9 @@ class Store:
                 return
             application = db.exec_driver_sql("PRAGMA application_id").scalar_one()
             if application != APPLICATION_ID:
-                raise JournalError(f"{self.path} is a SQLite database, but not ovsplan's. Name another file with --state.")
+                raise JournalError(
+                    f"{self.path} is a SQLite database, but not ovsplan's. Name another file with --state."
+                )
             found = int(self._meta(db, "version") or 0)
             if found > schema.VERSION:
                 raise JournalError(
@@ -138,7 +148,9 @@ class Store:
         except OperationalError as error:
             text = str(error.orig)
             if "readonly" in text or "read-only" in text:
-                raise JournalError(f"{self.path} is read-only: without a journal nothing may be done. Make it writable.") from error
+                raise JournalError(
+                    f"{self.path} is read-only: without a journal nothing may be done. Make it writable."
+                ) from error
             raise JournalError(f"cannot use the state database {self.path}: {text}.") from error
         except DatabaseError as error:
             raise JournalError(_corrupt(self.path, str(error.orig))) from error

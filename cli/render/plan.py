@@ -67,7 +67,9 @@ def _node(node: NodePlan) -> str:
     name = click.style(node.node, bold=True)
     if node.unreadable:
         return f"{name}  {click.style('BLOCKED', fg='red')}: it cannot be read: {node.unreadable}. Nothing is planned for it."
-    head = name + (f"  {click.style(node.shape, bold=True)}, by {node.delivery}: {node.why}" if node.changes else "")
+    head = name + (
+        f"  {click.style(node.shape, bold=True)}, by {node.delivery}: {node.why}" if node.changes else ""
+    )
     lines = [head]
     for change in node.changes:
         symbol = click.style(f"{change.verb:>3}", fg=COLOURS[change.verb])
@@ -83,7 +85,9 @@ def _node(node: NodePlan) -> str:
     if node.staying:
         lines.append(f"    stay, by the rollout: {', '.join(node.staying)}")
     if node.affected:
-        lines.append(f"    disruption: vm-traffic of {', '.join(node.affected)}, while their path moves (measured: ~20 ms)")
+        lines.append(
+            f"    disruption: vm-traffic of {', '.join(node.affected)}, while their path moves (measured: ~20 ms)"
+        )
     elif node.changes:
         lines.append("    disruption: none")
     return "\n".join(lines)
@@ -101,8 +105,12 @@ def _findings(findings: Iterable[Finding]) -> list[str]:
         for finding in same[:3]:
             lines.append(_wrap(f"{finding.id} {level}: {finding.message}", colour, f"{finding.id} {level}:"))
         if len(same) > 3:
-            lines.append(f"      (and the same for {_count(len(same) - 3, 'more')}: {_short([f.node for f in same[3:]])})")
-        lines.append(textwrap.fill(f"way out: {way_out}", WIDTH, initial_indent="      ", subsequent_indent="      "))
+            lines.append(
+                f"      (and the same for {_count(len(same) - 3, 'more')}: {_short([f.node for f in same[3:]])})"
+            )
+        lines.append(
+            textwrap.fill(f"way out: {way_out}", WIDTH, initial_indent="      ", subsequent_indent="      ")
+        )
     return ["Hazards\n" + "\n".join(lines)] if lines else []
 
 
@@ -123,7 +131,11 @@ def _steps(plan: Plan) -> str:
 
 
 def _title(action: Action) -> str:
-    return "" if action.title == action.id.rpartition("/")[2] else textwrap.shorten(action.title, 90, placeholder=" …")
+    return (
+        ""
+        if action.title == action.id.rpartition("/")[2]
+        else textwrap.shorten(action.title, 90, placeholder=" …")
+    )
 
 
 def _count(number: int, noun: str) -> str:

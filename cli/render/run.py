@@ -28,7 +28,11 @@ class Printer(Reporter):
     """Prints a run as it goes: a line when an action begins, one when it ends."""
 
     def run_begins(self, run: str, resumed: bool, left: int) -> None:
-        click.echo(f"Run {run}: {left} action(s) to do." if not resumed else f"Run {run} goes on: {left} action(s) left.")
+        click.echo(
+            f"Run {run}: {left} action(s) to do."
+            if not resumed
+            else f"Run {run} goes on: {left} action(s) left."
+        )
 
     def action_begins(self, position: int, total: int, action: Action, attempt: int) -> None:
         again = f" (attempt {attempt})" if attempt > 1 else ""
@@ -55,7 +59,9 @@ def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, 
     for node in nodes:
         actions = [a for a in plan.actions if a.node == node.node]
         done = sum(1 for a in actions if a.id in steps and steps[a.id].status in ("done", "marked-done"))
-        lines.append(f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}")
+        lines.append(
+            f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}"
+        )
         failed = next((a for a in actions if a.id in steps and steps[a.id].status == "failed"), None)
         if failed is not None:
             lines.append(f"  {'':<{width}}  stopped at {failed.id}: {steps[failed.id].note}")

@@ -20,7 +20,11 @@ def render_world(world: Mapping[str, Any]) -> str:
     lines.append("")
     width = max((len(vm) for vm in world["vms"]), default=2)
     for vm, row in world["vms"].items():
-        reach = click.style("reachable", fg="green") if row["reachable"] else click.style("NOT reachable", fg="red")
+        reach = (
+            click.style("reachable", fg="green")
+            if row["reachable"]
+            else click.style("NOT reachable", fg="red")
+        )
         silent = "  silent" if row.get("silent") else ""
         why = "" if row["reachable"] else f": {row.get('why', '')}"
         lines.append(f"{vm:<{width}}  {row['node']}  {reach}{why}{silent}")

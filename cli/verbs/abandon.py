@@ -29,7 +29,11 @@ def command(run: str, reason: str, state: str) -> None:
         journal.abandon(found.id, reason or "abandoned", time.time())
     steps = journal.steps(found.id)
     plan = journal.plan_of(found)
-    held = [a.node for a in plan.actions if a.id.endswith("/cordon") and a.id in steps and not _is_over(steps, a.node)]
+    held = [
+        a.node
+        for a in plan.actions
+        if a.id.endswith("/cordon") and a.id in steps and not _is_over(steps, a.node)
+    ]
     click.echo(f"Run {found.id} is abandoned. Nothing was undone.")
     for node in held:
         click.echo(f"  {node} may still be cordoned by it: oc adm uncordon {node}")

@@ -64,7 +64,13 @@ class Request:
 @state_option
 @click.option("--auto-approve", is_flag=True, help="Do not ask.")
 @click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only this node; may be repeated.")
-@click.option("--accept-hazard", "accepted", metavar="ID", multiple=True, help="Go on in spite of this hazard; may be repeated.")
+@click.option(
+    "--accept-hazard",
+    "accepted",
+    metavar="ID",
+    multiple=True,
+    help="Go on in spite of this hazard; may be repeated.",
+)
 def command(
     paths: tuple[str, ...],
     twin: str | None,
@@ -127,7 +133,9 @@ def _checked_plan_file(asked: Request, opened: Opened) -> Plan:
             f"This one is {opened.info.identity}. Plan again, for this target."
         )
     if asked.accepted or asked.nodes:
-        raise InputError("a plan file is done as it was reviewed: --accept-hazard and --node belong to `ovsplan plan`")
+        raise InputError(
+            "a plan file is done as it was reviewed: --accept-hazard and --node belong to `ovsplan plan`"
+        )
     click.echo(summary(plan) if not plan.is_empty else "No changes. The plan is empty.")
     _refuse_hazards(plan)
     return plan
@@ -137,11 +145,17 @@ def _refuse_hazards(plan: Plan) -> None:
     if blocking := plan.blocking():
         lines = [f"{f.id}: {f.message}. Way out: {f.way_out}." for f in blocking]
         accept = " ".join(f"--accept-hazard {i}" for i in sorted({f.id for f in blocking}))
-        raise HazardError("\n".join(["hazards block this plan; nothing was changed:", *lines, f"To go on all the same: {accept}"]))
+        raise HazardError(
+            "\n".join(
+                ["hazards block this plan; nothing was changed:", *lines, f"To go on all the same: {accept}"]
+            )
+        )
 
 
 def _ask() -> None:
-    click.echo("\nDo you want to perform these actions?\n  ovsplan will do what is described above, one node at a time.")
+    click.echo(
+        "\nDo you want to perform these actions?\n  ovsplan will do what is described above, one node at a time."
+    )
     click.echo("  Only 'yes' will be accepted to approve.\n")
     try:
         answer = input("  Enter a value: ")
@@ -161,9 +175,13 @@ def _start(asked: Request, opened: Opened, store: Store, plan: Plan, before: str
     with Lock(store, "ovsplan apply") as lock:
         journal = Journal(store, lock)
         if unfinished := journal.unfinished():
-            raise Locked(f"run {unfinished.id} was started meanwhile, and is not finished. `ovsplan apply` resumes it.")
+            raise Locked(
+                f"run {unfinished.id} was started meanwhile, and is not finished. `ovsplan apply` resumes it."
+            )
         if _latest(store) != before:
-            raise WorldMoved(f"run {_latest(store)} was made since this plan was: it may no longer fit. Nothing was done; plan again.")
+            raise WorldMoved(
+                f"run {_latest(store)} was made since this plan was: it may no longer fit. Nothing was done; plan again."
+            )
         now = opened.world.clock.now()
         name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(2)}"
         run = journal.start_run(plan, name, now, who_am_i(), version("ovsplan"), source_of(asked.paths))
@@ -178,7 +196,9 @@ def _resume(asked: Request, opened: Opened, store: Store, run: Run) -> int:
         journal = Journal(store, lock)
         still = journal.unfinished()
         if still is None or still.id != run.id:
-            raise Locked(f"run {run.id} was ended by another process meanwhile: look with `ovsplan status`, then try again")
+            raise Locked(
+                f"run {run.id} was ended by another process meanwhile: look with `ovsplan status`, then try again"
+            )
         click.echo(f"Resuming run {run.id}: its approved plan, unchanged ({summary(plan).splitlines()[0]}).")
         return _execute(asked, opened, journal, run, plan)
 
@@ -191,16 +211,24 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
             raise InputError(f"run {run.id} is not finished, and {asked.paths[0]} is another plan. {ways}")
         return
     if asked.nodes or asked.accepted:
-        raise InputError(f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}")
+        raise InputError(
+            f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}"
+        )
     if asked.paths and source_of(asked.paths) != run.source:
-        raise InputError(f"run {run.id} is not finished, and it came from {run.source.replace(chr(10), ', ')}, not from {', '.join(asked.paths)}. {ways}")
+        raise InputError(
+            f"run {run.id} is not finished, and it came from {run.source.replace(chr(10), ', ')}, not from {', '.join(asked.paths)}. {ways}"
+        )
     try:
         now = read_desired(asked.paths or tuple(run.source.splitlines())).digest()
     except InputError as error:
-        click.echo(f"Note: the files can't be read now ({str(error).splitlines()[0]}); the approved plan does not need them.")
+        click.echo(
+            f"Note: the files can't be read now ({str(error).splitlines()[0]}); the approved plan does not need them."
+        )
         return
     if now != plan.desired_digest and not run.source.endswith(".json"):
-        click.echo("Note: the files have changed since this plan was approved. None of that is applied now; plan again afterwards.")
+        click.echo(
+            "Note: the files have changed since this plan was approved. None of that is applied now; plan again afterwards."
+        )
 
 
 def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: Plan) -> int:
@@ -208,7 +236,9 @@ def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: P
     clock = opened.world.clock
     with two_stage_signals(signals):
         journal.set_run(run.id, "running")
-        executor = Executor(opened.hands, Failures(), clock, journal, run, plan, reporter=Printer(), signals=signals)
+        executor = Executor(
+            opened.hands, Failures(), clock, journal, run, plan, reporter=Printer(), signals=signals
+        )
         try:
             executor.execute()
         except (ActionFailed, WorldMoved, Interrupted) as error:
@@ -216,7 +246,9 @@ def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: P
             journal.set_run(run.id, status, str(error))
             _recap(journal, run, plan)
             options = _options(asked, opened)
-            click.echo(f"\nNext: `ovsplan status {options}` says how it stands; `ovsplan apply {options}` resumes run {run.id}.")
+            click.echo(
+                f"\nNext: `ovsplan status {options}` says how it stands; `ovsplan apply {options}` resumes run {run.id}."
+            )
             raise
         except OvsplanError as error:
             click.echo(f"\nRun {run.id} stopped: {error}", err=True)
@@ -226,12 +258,16 @@ def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: P
 
 def _finish(journal: Journal, run: Run, plan: Plan) -> int:
     unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof != "proven"]
-    click.echo(f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}")
+    click.echo(
+        f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}"
+    )
     for node in unproven:
         click.echo(f"  {node.node}: {node.proof}")
     if plan.is_partial:
         left = [n.node for n in plan.nodes if n.unreadable or n.blocked]
-        click.echo(f"Not all that is declared was done: {', '.join(left)} was blocked, see `ovsplan plan`.", err=True)
+        click.echo(
+            f"Not all that is declared was done: {', '.join(left)} was blocked, see `ovsplan plan`.", err=True
+        )
         return STOPPED
     return DONE
 
@@ -249,4 +285,7 @@ def _options(asked: Request, opened: Opened) -> str:
 
 def step_states(journal: Journal, run: str) -> dict[str, StepState]:
     """The journal's steps as `plans.progress` reads them."""
-    return {name: StepState(row.status, row.note, row.proven, row.began) for name, row in journal.steps(run).items()}
+    return {
+        name: StepState(row.status, row.note, row.proven, row.began)
+        for name, row in journal.steps(run).items()
+    }

@@ -28,7 +28,9 @@ def command(action: str, word: str, reason: str, state: str) -> None:
         raise InputError("there is no unfinished run: nothing to mark. `ovsplan status` shows the latest.")
     plan = journal.plan_of(run)
     if plan.action(action) is None:
-        raise InputError(f"run {run.id} has no action {action!r}; it has: {', '.join(a.id for a in plan.actions)}")
+        raise InputError(
+            f"run {run.id} has no action {action!r}; it has: {', '.join(a.id for a in plan.actions)}"
+        )
     if not reason.strip():
         raise InputError("--reason is empty: whoever reads this next wants to know why")
     with Lock(store, "ovsplan mark"):

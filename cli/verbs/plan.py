@@ -19,9 +19,17 @@ from plans.errors import InputError
 @state_option
 @click.option("--out", metavar="FILE", help="Write the plan there; `ovsplan apply FILE` does exactly that.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan document (format 1) instead of text.")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes, 0 when there are none.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes, 0 when there are none."
+)
 @click.option("--node", "nodes", metavar="NAME", multiple=True, help="Only this node; may be repeated.")
-@click.option("--accept-hazard", "accepted", metavar="ID", multiple=True, help="Go on in spite of this hazard; may be repeated.")
+@click.option(
+    "--accept-hazard",
+    "accepted",
+    metavar="ID",
+    multiple=True,
+    help="Go on in spite of this hazard; may be repeated.",
+)
 def command(
     paths: tuple[str, ...],
     twin: str | None,

@@ -14,7 +14,14 @@ from plans.document import Plan, read, write
 
 @click.command("show")
 @click.argument("what", metavar="FILE|RUN")
-@click.option("--format", "form", type=click.Choice(["text", "json", "runbook"]), default="text", show_default=True, help="How.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "runbook"]),
+    default="text",
+    show_default=True,
+    help="How.",
+)
 @click.option("--inventory", is_flag=True, help="Print the before-image that the run took first, as JSON.")
 @state_option
 def command(what: str, form: str, inventory: bool, state: str) -> None:
@@ -62,4 +69,6 @@ def _inventory(what: str, state: str) -> str:
     if image is None:
         raise InputError(f"run {run.id} has taken no inventory yet")
     taken_at, digest, content = image
-    return json.dumps({"taken_at": taken_at, "sha256": digest, "content": json.loads(content)}, indent=2, sort_keys=True)
+    return json.dumps(
+        {"taken_at": taken_at, "sha256": digest, "content": json.loads(content)}, indent=2, sort_keys=True
+    )

@@ -27,7 +27,9 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
 
     With a target, also the VMs that have no network now.
     """
-    opened = open_world(twin, context, target) if twin or context or target or os.environ.get(VARIABLE) else None
+    opened = (
+        open_world(twin, context, target) if twin or context or target or os.environ.get(VARIABLE) else None
+    )
     store = Store(Path(state), opened.info.identity if opened else None)
     journal = Journal(store)
     runs = journal.runs()
@@ -37,7 +39,9 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
     run = journal.find_run(name) if name else runs[0]
     plan = journal.plan_of(run)
     say_target(opened.info.title if opened else plan.target.title)
-    steps = {action: StepState(s.status, s.note, s.proven, s.began) for action, s in journal.steps(run.id).items()}
+    steps = {
+        action: StepState(s.status, s.note, s.proven, s.began) for action, s in journal.steps(run.id).items()
+    }
     click.echo(f"Run {run.id}: {run.status}, begun {at(run.began)} by {run.who}")
     if run.message:
         click.echo(f"  {run.message}")
@@ -45,7 +49,9 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
-    options = (opened.options if opened else "--twin DIR | --target FILE") + (f" --state {state}" if state != DEFAULT_STATE else "")
+    options = (opened.options if opened else "--twin DIR | --target FILE") + (
+        f" --state {state}" if state != DEFAULT_STATE else ""
+    )
     click.echo(f"Next: {_next(store, run, plan, options)}")
 
 
@@ -58,7 +64,9 @@ def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
         for event in journal.events(run.id, action.id):
             if event.outcome is None:
                 word = "In flight" if _is_alive(store) else "In doubt (its process is gone)"
-                click.echo(f"{word}: {action.id}: {event.op.get('title', event.label)}, since {at(event.intent_at)}")
+                click.echo(
+                    f"{word}: {action.id}: {event.op.get('title', event.label)}, since {at(event.intent_at)}"
+                )
 
 
 def _is_alive(store: Store) -> bool:

@@ -24,6 +24,8 @@ def command(state: str) -> None:
     with store.read() as db:
         holder = current(db)
     if run is None or holder is None or death(holder) is not None:
-        raise InputError("no apply is running on this state database: there is nothing to stop. `ovsplan status` says how it stands.")
+        raise InputError(
+            "no apply is running on this state database: there is nothing to stop. `ovsplan status` says how it stands."
+        )
     journal.request_stop(run.id, who_am_i(), time.time())
     click.echo(f"Asked run {run.id} ({holder.describe()}) to stop after the op in flight.")

@@ -31,7 +31,9 @@ def init(file: str, folder: str) -> None:
     from cli.worldfile import make_world
 
     name = make_world(file, folder)
-    click.echo(f"Made the twin world '{name}' in {folder}. Plan against it: ovsplan plan PATH --twin {folder}")
+    click.echo(
+        f"Made the twin world '{name}' in {folder}. Plan against it: ovsplan plan PATH --twin {folder}"
+    )
 
 
 @command.command("log")
@@ -44,16 +46,32 @@ def log(folder: str, writes: bool, as_json: bool) -> None:
         if writes and not _may_change(call):
             continue
         if as_json:
-            row = {name: getattr(call, name) for name in ("seq", "at", "pid", "port", "node", "verb", "text", "outcome")}
+            row = {
+                name: getattr(call, name)
+                for name in ("seq", "at", "pid", "port", "node", "verb", "text", "outcome")
+            }
             click.echo(json.dumps(row, sort_keys=True))
         else:
-            click.echo(f"{call.seq:>6} {call.at:.3f} {call.port:<8} {call.node or '-':<12} {call.verb:<9} {call.text}  [{call.outcome}]")
+            click.echo(
+                f"{call.seq:>6} {call.at:.3f} {call.port:<8} {call.node or '-':<12} {call.verb:<9} {call.text}  [{call.outcome}]"
+            )
 
 
 @command.command("fault")
 @click.argument("folder", metavar="DIR")
-@click.option("--match", required=True, metavar="PATTERN", help="Which calls, as `twin log` prints them: 'PORT NODE VERB TEXT' with * and ?.")
-@click.option("--nth", default=1, show_default=True, type=click.IntRange(min=1), help="The how-manieth such call from now on.")
+@click.option(
+    "--match",
+    required=True,
+    metavar="PATTERN",
+    help="Which calls, as `twin log` prints them: 'PORT NODE VERB TEXT' with * and ?.",
+)
+@click.option(
+    "--nth",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The how-manieth such call from now on.",
+)
 @click.option("--effect", required=True, type=click.Choice(EFFECTS), help="What happens to it.")
 def fault(folder: str, match: str, nth: int, effect: str) -> None:
     """Let one coming call fail, hang, lose its reply, or kill its caller before or after it is done."""

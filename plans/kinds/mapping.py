@@ -61,7 +61,11 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
     current = fact.value if isinstance(fact, Known) else None
     data = {"localnet": network.name, "bridge": bridge, "from": current}
     if current != bridge:
-        why = f"localnet {network.name} rides on {current}" if current else f"localnet {network.name} is mapped to no bridge"
+        why = (
+            f"localnet {network.name} rides on {current}"
+            if current
+            else f"localnet {network.name} is mapped to no bridge"
+        )
         return Change(
             address=where, kind="mapping", node=node, verb="~" if current else "+", before=current or "absent", after=bridge,
             why=why, data=data, traffic=Traffic(network.name, current, bridge, _darkness(view, current)),
@@ -428,13 +432,20 @@ def _announcements(args: Mapping[str, Any], facts: Facts, here: list[Guest], don
     node, to = args["node"], args["bridge"]
     owners = {(g.mac, g.vlan): g.vm for g in here if g.mac}
     ports = {ovs.outer_port(g.lsp) for g in here}
-    known = {a["mac"] for vm in facts.value("cluster/vms", []) for a in (facts.value(f"vm/{vm}") or {}).get("macs", ())}
+    known = {
+        a["mac"]
+        for vm in facts.value("cluster/vms", [])
+        for a in (facts.value(f"vm/{vm}") or {}).get("macs", ())
+    }
     for path, entries in done.results.get("before", {}).items():
         if path.startswith(f"node/{node}/fdb/") and path.endswith("/ages"):
             for port, vlan, mac, age in entries or ():
                 if port in ports and mac not in known and age <= LEARNED_LATELY:
                     owners.setdefault((mac, vlan), "learned on the old port")
-    return [announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}") for (mac, vlan), whose in sorted(owners.items())]
+    return [
+        announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}")
+        for (mac, vlan), whose in sorted(owners.items())
+    ]
 
 
 @routine("cold-remap@1")

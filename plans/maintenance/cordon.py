@@ -41,7 +41,10 @@ def cordon_op(node: str, run: str, facts: Facts) -> Patch:
         ref=ObjectRef("v1", "Node", node),
         patch={"metadata": {"annotations": {CORDONED_BY: run}}, "spec": {"unschedulable": True}},
         resource_version=_version(node, facts),
-        commands=(f"oc adm cordon {node}", f"oc annotate node {node} {CORDONED_BY}={'ovsplan' if run == KNOWN_AFTER_APPLY else run}"),
+        commands=(
+            f"oc adm cordon {node}",
+            f"oc annotate node {node} {CORDONED_BY}={'ovsplan' if run == KNOWN_AFTER_APPLY else run}",
+        ),
         changes=(
             (f"node/{node}/unschedulable", Known(True)),
             (f"node/{node}/cordoned-by", Known(run)),

@@ -29,7 +29,12 @@ OVER = ("Succeeded", "Failed")
 
 
 def evacuate(
-    node: str, localnets: Sequence[str], leaving: Sequence[str], staying: Sequence[str], here: Sequence[str], rule: str
+    node: str,
+    localnets: Sequence[str],
+    leaving: Sequence[str],
+    staying: Sequence[str],
+    here: Sequence[str],
+    rule: str,
 ) -> Action:
     """Empty a node of the VMs that use the localnets, but for those that stay. `here`: all of them, now."""
     names = ", ".join(leaving) or "none now"
@@ -175,7 +180,10 @@ def _create(move: Move, name: str, facts: Facts) -> Create:
         title=f"live-migrate {move.vm} " + (f"to {move.to}" if move.to else f"away from {move.away_from}"),
         ref=ObjectRef(*VMIM, name=name, namespace=namespace),
         body={"metadata": {"name": name, "namespace": namespace}, "spec": spec},
-        commands=(f"virtctl migrate -n {namespace} {vmi}" + (f" --addedNodeSelector kubernetes.io/hostname={move.to}" if move.to else ""),),
+        commands=(
+            f"virtctl migrate -n {namespace} {vmi}"
+            + (f" --addedNodeSelector kubernetes.io/hostname={move.to}" if move.to else ""),
+        ),
         changes=((f"migration/{namespace}/{name}/phase", Later("the migration", "KubeVirt's phases")),),
     )
 

@@ -96,7 +96,9 @@ def _talks(args: Mapping[str, Any], guest: Guest, done: Done) -> bool:
     return False
 
 
-def _was_refreshed(entry: list[Any], first: Sequence[list[Any]] | None, second: Sequence[list[Any]] | None) -> bool:
+def _was_refreshed(
+    entry: list[Any], first: Sequence[list[Any]] | None, second: Sequence[list[Any]] | None
+) -> bool:
     ages = [[row[3] for row in rows or () if row[:3] == entry] for rows in (first, second)]
     return bool(ages[0] and ages[1]) and ages[1][0] < ages[0][0] + AGED
 
