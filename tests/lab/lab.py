@@ -36,7 +36,7 @@ from .netns import LabError, add_all, await_true, delete_all, inside, ip, presen
 from .ping import Ping
 from .snapshot import normalise
 from .spec import Spec, has_uplink, load
-from .wiring import Place, Wiring, gateway, gateway_mac, rarp, send
+from .wiring import GATEWAY_PORT, Place, Wiring, gateway, gateway_mac, rarp, send
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SWITCH = "br-sw"
@@ -284,6 +284,8 @@ class Lab:
         daemons.start_ovs(namespace, rundir)
         settings = {
             "system-id": node,
+            "hostname": node,
+            "ovn-bridge": "br-int",
             "ovn-remote": f"unix:{self.place.central}/sb.sock",
             "ovn-encap-type": "geneve",
             "ovn-encap-ip": f"127.0.1.{number}",
@@ -301,6 +303,8 @@ class Lab:
     def _start_guests(self) -> None:
         pods = sorted(self._pods().values(), key=lambda pod: pod.key)
         self.wiring.add_switches(nic for pod in pods for nic in pod.nics)
+        for number, node in enumerate(self.spec.nodes, 11):
+            self.wiring.add_gateway(node, number)
         for pod in pods:
             self.wiring.add_guest(pod)
         for pod in pods:
@@ -344,8 +348,10 @@ class Lab:
         return [vm for vm, vmi in vmis.items() if vmi["status"].get("nodeName") == node]
 
     def _patches(self, node: str) -> list[str]:
-        ports = self.wiring.rows(node, "Port")
-        return [str(row["name"]) for row in ports if "ovn-localnet-port" in dict(row["external_ids"][1])]
+        """Both ends of the guests' networks; the node's own, through br-ex, is never touched."""
+        ports = {row["name"]: dict(row["external_ids"][1]) for row in self.wiring.rows(node, "Port")}
+        ends = {name: ids["ovn-localnet-port"] for name, ids in ports.items() if "ovn-localnet-port" in ids}
+        return [name for name, lsp in ends.items() if not lsp.startswith(GATEWAY_PORT)]
 
     def _await_patches(self, node: str) -> None:
         """Every network that a guest on the node uses has its patch port, in service at both ends."""

@@ -93,6 +93,17 @@ def test_bridge_deleted_by_hand_before_the_mapping_moves_costs_more_than_a_secon
     assert tally.longest_gap_ms > 1000
 
 
+def test_way_out_of_the_node_itself_survives_a_remap_of_the_guests(lab: Lab) -> None:
+    mapping = f'external_ids:ovn-bridge-mappings="{NEW}"'
+    argv = ["ovs-vsctl", "set", "Open_vSwitch", ".", mapping, "--", "del-br", "br-vmdata"]
+    own = "patch-br-ex_worker-01-to-br-int"
+    assert own in lab.dump("worker-01")["Bridge"]["br-ex"]["ports"]
+    assert lab.world.shell("worker-01").run(argv, timeout=20).rc == 0
+    await_true(lambda: lab.patch_bridge("worker-01", "vlan224") == "br-phy", "the remap", within=20)
+    assert own in lab.dump("worker-01")["Bridge"]["br-ex"]["ports"]
+    lab.reset("worker-01")
+
+
 def test_reset_undoes_a_remap_to_the_last_row(lab: Lab) -> None:
     before = lab.dump("worker-01")
     mapping = f'external_ids:ovn-bridge-mappings="{NEW}"'

@@ -28,6 +28,7 @@ from .spec import Spec, subnet
 _FIRST_GUEST, _FIRST_LATER = 11, 200
 _BLOCKING, _FORWARDING = 4, 3
 _TIMEOUT = 10.0
+GATEWAY_PORT = "br-ex_"
 _CENTRAL = {"nb": "OVN_Northbound", "sb": "OVN_Southbound"}
 
 
@@ -108,6 +109,10 @@ class Wiring:
         for nic in {nic.network: nic for nic in nics}.values():
             if not self.rows("nb", "Logical_Switch", ["name", "==", nic.switch]):
                 self.transact("nb", _localnet_switch(nic))
+
+    def add_gateway(self, node: str, number: int) -> None:
+        """The node's own way out through `physnet`, as OVN-Kubernetes makes one per node; no guest uses it."""
+        self.transact("nb", _gateway_router(node, number))
 
     def add_guest(self, pod: Pod) -> None:
         """The VM's namespace, with a NIC per network.
@@ -306,6 +311,31 @@ def _localnet_switch(nic: Nic) -> list[Body]:
     return [
         {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "port", "row": port},
         {"op": "insert", "table": "Logical_Switch", "row": switch},
+    ]
+
+
+def _gateway_router(node: str, number: int) -> list[Body]:
+    uplink = {
+        **{"name": f"{GATEWAY_PORT}{node}", "type": "localnet", "addresses": "unknown"},
+        "options": ["map", [["network_name", "physnet"]]],
+    }
+    inward = {
+        **{"name": f"etor-GR_{node}", "type": "router", "addresses": "router"},
+        "options": ["map", [["router-port", f"rtoe-GR_{node}"]]],
+    }
+    outward = {
+        **{"name": f"rtoe-GR_{node}", "mac": f"0a:58:c0:a8:64:{number:02x}"},
+        "networks": f"192.168.100.{number}/24",
+    }
+    bound = ["map", [["chassis", node]]]
+    ports = ["set", [["named-uuid", "uplink"], ["named-uuid", "inward"]]]
+    router = {"name": f"GR_{node}", "options": bound, "ports": ["named-uuid", "outward"]}
+    return [
+        {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "uplink", "row": uplink},
+        {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "inward", "row": inward},
+        {"op": "insert", "table": "Logical_Switch", "row": {"name": f"ext_{node}", "ports": ports}},
+        {"op": "insert", "table": "Logical_Router_Port", "uuid-name": "outward", "row": outward},
+        {"op": "insert", "table": "Logical_Router", "row": router},
     ]
 
 
