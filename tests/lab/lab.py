@@ -79,7 +79,6 @@ class Lab:
         self.place = Place.of(folder)
         self.spec: Spec = load(self.place.spec)
         self.wiring = Wiring(self.place, self.spec)
-        self._kubelet: subprocess.Popen[bytes] | None = None
         self.twin = open_world(self.place.world, wall_clock=True)
         self.world = LabWorld(self.twin.cluster, self.twin.clock, self.place)
 
@@ -112,8 +111,6 @@ class Lab:
         self.world.close()
         self.twin.close()
         take_down(self.place.folder)
-        if self._kubelet is not None:
-            self._kubelet.wait(timeout=10)
 
     def __enter__(self) -> Lab:
         return self
@@ -232,7 +229,7 @@ class Lab:
             for each in started:
                 each.result()
         self._start_guests()
-        self._kubelet = _start_kubelet(place)
+        _start_kubelet(place)
         self._await_gateways()
         self.target.write_text(yaml.safe_dump(self._target(), sort_keys=False))
 
@@ -424,14 +421,15 @@ def _claim(place: Place, document: Mapping[str, Any]) -> None:
     init_world({**document, "spec": spec}, place.world)
 
 
-def _start_kubelet(place: Place) -> subprocess.Popen[bytes]:
-    argv = (sys.executable, "-m", "tests.lab.main", "kubelet", "--dir", str(place.folder))
+def _start_kubelet(place: Place) -> None:
+    """As a process without a parent, so that it outlives a command that only builds the lab."""
+    argv = (
+        *("setsid", "--fork", sys.executable, "-m", "tests.lab.main", "kubelet"),
+        *("--dir", str(place.folder)),
+    )
     with (place.folder / "kubelet.log").open("wb") as log:
-        process = subprocess.Popen(
-            argv, cwd=_REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    (place.folder / "kubelet.pid").write_text(str(process.pid))
-    return process
+        subprocess.run(argv, cwd=_REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
+    await_true((place.folder / "kubelet.pid").exists, f"a kubelet; see {place.folder}/kubelet.log", within=20)
 
 
 def _trunk(node: str, nic: str) -> str:

@@ -6,6 +6,7 @@ Invariant: what a command needs to know is in the lab's folder; nothing is passe
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -59,6 +60,7 @@ def _down(arguments: argparse.Namespace) -> None:
 def _kubelet(arguments: argparse.Namespace) -> None:
     lab = Lab.attach(arguments.dir)
     kubelet = Kubelet(lab.cluster, lab.wiring, lab.spec.migration_seconds)
+    (lab.place.folder / "kubelet.pid").write_text(str(os.getpid()))
     kubelet.run(until=lambda: not lab.place.spec.exists())
 
 
