@@ -78,7 +78,11 @@ def _shape(
     if not evacuate:
         return "hot", "the rollout does not evacuate: VMs stay while their traffic moves", ()
     if staying:
-        return "hot", f"{', '.join(staying)} stay while the others leave", staying
+        return (
+            "hot",
+            f"{', '.join(staying)} {'stays' if len(staying) == 1 else 'stay'} while the others leave",
+            staying,
+        )
     return "cold", "the rollout evacuates the node first", ()
 
 

@@ -36,12 +36,16 @@ NOT_IN_PLAN = "not in this plan"
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """What the journal has of one action: `status` is done, failed, begun, marked-done, marked-not-done or waiting."""
+    """What the journal has of one action: `status` is done, failed, begun, marked-done, marked-not-done or waiting.
+
+    `acted`: an op of it that changes the world was done, or may have been.
+    """
 
     status: str
     note: str = ""
     proven: bool | None = None
     began: float | None = None
+    acted: bool = False
 
 
 WAITING = StepState("waiting")

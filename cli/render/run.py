@@ -72,7 +72,7 @@ def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, 
 
 
 def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
-    touched = [a for a in plan.actions if a.node == node and a.id in steps]
+    touched = [a for a in plan.actions if a.node == node and a.id in steps and steps[a.id].acted]
     undoable = [a for a in reversed(touched) if a.undo_commands]
     if not undoable:
         return []

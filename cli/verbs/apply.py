@@ -184,7 +184,14 @@ def _start(asked: Request, opened: Opened, store: Store, plan: Plan, before: str
             )
         now = opened.world.clock.now()
         name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(2)}"
-        run = journal.start_run(plan, name, now, who_am_i(), version("ovsplan"), source_of(asked.paths))
+        run = journal.start_run(
+            plan,
+            name,
+            now,
+            who_am_i(),
+            version("ovsplan"),
+            source_of(asked.paths) if asked.plan_file is None else "",
+        )
         return _execute(asked, opened, journal, run, plan)
 
 
@@ -215,17 +222,19 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
             f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}"
         )
     if asked.paths and source_of(asked.paths) != run.source:
+        origin = run.source.replace("\n", ", ") or "a plan file"
         raise InputError(
-            f"run {run.id} is not finished, and it came from {run.source.replace(chr(10), ', ')}, not from {', '.join(asked.paths)}. {ways}"
+            f"run {run.id} is not finished, and it came from {origin}, not from {', '.join(asked.paths)}. {ways}"
         )
-    try:
-        now = read_desired(asked.paths or tuple(run.source.splitlines())).digest()
-    except InputError as error:
-        click.echo(
-            f"Note: the files can't be read now ({str(error).splitlines()[0]}); the approved plan does not need them."
-        )
+    if not run.source:
         return
-    if now != plan.desired_digest and not run.source.endswith(".json"):
+    try:
+        now = read_desired(tuple(run.source.splitlines())).digest()
+    except InputError as error:
+        first = str(error).splitlines()[0]
+        click.echo(f"Note: the files can't be read now ({first}); the approved plan does not need them.")
+        return
+    if now != plan.desired_digest:
         click.echo(
             "Note: the files have changed since this plan was approved. None of that is applied now; plan again afterwards."
         )
@@ -285,7 +294,8 @@ def _options(asked: Request, opened: Opened) -> str:
 
 def step_states(journal: Journal, run: str) -> dict[str, StepState]:
     """The journal's steps as `plans.progress` reads them."""
+    acted = journal.acted(run)
     return {
-        name: StepState(row.status, row.note, row.proven, row.began)
+        name: StepState(row.status, row.note, row.proven, row.began, name in acted)
         for name, row in journal.steps(run).items()
     }

@@ -10,9 +10,10 @@ import click
 
 from cli.render.run import at, render_status
 from cli.target import VARIABLE
+from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, open_world, say_target, state_option, target_options
 from plans.document import Plan
-from plans.progress import StepState, progress, vms_without_network
+from plans.progress import progress, vms_without_network
 from state.journal import Journal, Run
 from state.lock import current, death
 from state.store import Store
@@ -39,9 +40,7 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
     run = journal.find_run(name) if name else runs[0]
     plan = journal.plan_of(run)
     say_target(opened.info.title if opened else plan.target.title)
-    steps = {
-        action: StepState(s.status, s.note, s.proven, s.began) for action, s in journal.steps(run.id).items()
-    }
+    steps = step_states(journal, run.id)
     click.echo(f"Run {run.id}: {run.status}, begun {at(run.began)} by {run.who}")
     if run.message:
         click.echo(f"  {run.message}")

@@ -91,12 +91,11 @@ def show(folder: str, as_json: bool) -> None:
 
 
 def _may_change(call: Call) -> bool:
-    words = call.text.split()
     match call.port:
         case "ovsdb":
-            return bool({"insert", "update", "mutate", "delete"} & set(words))
+            return any(f'"op":"{verb}"' in call.text for verb in ("insert", "update", "mutate", "delete"))
         case "shell":
-            return "packet-out" in words
+            return "packet-out" in call.text
         case "cluster":
             return call.verb not in ("get", "list", "watch")
     return call.port == "other"

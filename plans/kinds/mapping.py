@@ -128,11 +128,7 @@ def ovsdb(change: Change, context: Context) -> Action:
         name = "cold-remap@1" if cold else "hot-remap@1"
         undo = (Invocation(name if old else "unmap@1", {**args, "bridge": old, "from": to}, reads),)
     heading = f"move localnet {localnet} from {old} to {to}" if old else f"map localnet {localnet} to {to}"
-    affected = (
-        tuple(sorted({g.vm for g in guests(context.facts, node, localnet)}))
-        if context.shape != "cold"
-        else ()
-    )
+    affected = tuple(sorted({g.vm for g in guests(context.facts, node, localnet)} - context.away))
     return Action(
         id=f"{node}/remap/{localnet}",
         routine="cold-remap@1" if cold else "hot-remap@1",

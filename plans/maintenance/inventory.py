@@ -34,7 +34,7 @@ def action(nodes: Sequence[str]) -> Action:
 def inventory(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Record everything at one go."""
     if done.has("inventory"):
-        return Finished("kept in the state database; `ovsplan show RUN --inventory` prints it")
+        return Finished(f"kept in the state database; `ovsplan show {done.run} --inventory` prints it")
     objects = tuple(ListRequest(*kind) for kind in (cluster.NAD, cluster.VM, cluster.VMI, ("v1", "Node")))
     dumps = tuple(SelectRequest(node, ovs.TABLES) for node in args["nodes"])
     return Perform(
