@@ -132,7 +132,7 @@ def _node_operations(spec: WorldSpec, node: NodeSpec) -> list[dict[str, Any]]:
 
 
 def _bridge_operations(bridge: BridgeSpec) -> list[dict[str, Any]]:
-    name = f"b_{bridge.name.replace('-', '_').replace('.', '_')}"
+    name = f"b_{ovs_view.symbol(bridge.name)}"
     row: dict[str, Any] = {
         "name": bridge.name,
         "datapath_type": "netdev",

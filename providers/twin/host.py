@@ -54,10 +54,6 @@ class Host:
     def notify(self, change: Change) -> None:
         self._changes.append(change)
 
-    def abandon(self) -> None:
-        """Forget what a call that came to nothing had changed."""
-        self._changes.clear()
-
     def working(self) -> Iterator[Controller]:
         switched = self.store.get("meta|controllers")
         return (controller for name, controller in self._controllers.items() if switched[name])
@@ -97,7 +93,9 @@ class Host:
             self.step(to)
 
     def catch_up(self) -> None:
-        """On the wall's clock, whatever fell due since the last call happens now, in its order."""
+        """The start of a call. On the wall's clock, what fell due since the last one happens now, in its order."""
+        # A call that was interrupted was rolled back; the changes it had announced never happened.
+        self._changes.clear()
         if not self.wall_clock:
             return
         now = time.time()

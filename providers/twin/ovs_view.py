@@ -137,17 +137,24 @@ def insert_port(
     bridge: str, port: str, interfaces: list[dict[str, Any]], columns: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """The operations that add a port, with its interfaces, to an existing bridge."""
-    names = [f"i{number}_{_word(port)}" for number in range(len(interfaces))]
-    made: list[dict[str, Any]] = [
-        {"op": "insert", "table": "Interface", "uuid-name": name, "row": row}
-        for name, row in zip(names, interfaces, strict=True)
-    ]
+    word = symbol(port)
+    names = [f"i{number}_{word}" for number in range(len(interfaces))]
     refs = ["set", [["named-uuid", name] for name in names]]
     row = {"name": port, "interfaces": refs, **(columns or {})}
-    made.append({"op": "insert", "table": "Port", "uuid-name": f"p_{_word(port)}", "row": row})
-    into = ["ports", "insert", ["named-uuid", f"p_{_word(port)}"]]
-    made.append({"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]], "mutations": [into]})
-    return made
+    into = ["ports", "insert", ["named-uuid", f"p_{word}"]]
+    return [
+        {"op": "insert", "table": "Port", "uuid-name": f"p_{word}", "row": row},
+        *(
+            {"op": "insert", "table": "Interface", "uuid-name": name, "row": row}
+            for name, row in zip(names, interfaces, strict=True)
+        ),
+        {"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]], "mutations": [into]},
+    ]
+
+
+def symbol(name: str) -> str:
+    """A word fit for a uuid-name, and no other name's."""
+    return name.encode().hex()
 
 
 def remove_port(bridge: Bridge, port: Port) -> dict[str, Any]:
@@ -158,6 +165,3 @@ def remove_port(bridge: Bridge, port: Port) -> dict[str, Any]:
 
 BUMP = {"op": "mutate", "table": DATABASE, "where": [], "mutations": [["next_cfg", "+=", 1]]}
 
-
-def _word(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)

@@ -38,7 +38,7 @@ class Column:
     most: int = 1
     table: str | None = None
     choices: tuple[str, ...] = ()
-    bounds: tuple[int, int] | None = None
+    bounds: tuple[int, int | None] | None = None
     mutable: bool = True
 
     @property
@@ -61,7 +61,7 @@ _INT = Column("integer")
 _BOOL = Column("boolean")
 
 
-def _optional(atom: str, choices: tuple[str, ...] = (), bounds: tuple[int, int] | None = None) -> Column:
+def _optional(atom: str, choices: tuple[str, ...] = (), bounds: tuple[int, int | None] | None = None) -> Column:
     return Column(atom, "set", 0, 1, choices=choices, bounds=bounds)
 
 
@@ -121,7 +121,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "mac": _optional("string"),
         "mac_in_use": _optional("string"),
         "mtu": _optional("integer"),
-        "mtu_request": _optional("integer", bounds=(1, 2**63 - 1)),
+        "mtu_request": _optional("integer", bounds=(1, None)),
         "external_ids": _MAP,
         "other_config": _MAP,
     },
@@ -163,7 +163,9 @@ def _atom(column: Column, value: Any, names: Names) -> Any:
         raise OpError("constraint violation", f"{value} is not one of the allowed values ([{allowed}])")
     if column.bounds is not None and isinstance(value, int):
         low, high = column.bounds
-        if not low <= value <= high:
+        if high is None and value < low:
+            raise OpError("constraint violation", f"{value} is less than minimum allowed value {low}")
+        if high is not None and not low <= value <= high:
             span = f"{low} to {high} (inclusive)"
             raise OpError("constraint violation", f"{value} is not in the valid range {span}")
     return value
@@ -178,7 +180,7 @@ def _map(column: Column, value: Any, names: Names) -> dict[str, str]:
                     raise _bad(pair, "array of 2 elements expected")
                 key = _atom(column, pair[0], names)
                 if key in found:
-                    raise _bad(value, "map contains duplicate key")
+                    raise OpError("ovsdb error", "map contains duplicate key")
                 found[key] = _atom(column, pair[1], names)
             return found
     raise _bad(value, 'expected ["map", <array>]')
@@ -200,7 +202,7 @@ def parse(column: Column, value: Any, names: Names, *, relaxed: bool = False) ->
         raise _bad(value, f"set must have {limits} members but {len(members)} are present")
     found = sorted({_atom(column, member, names) for member in members})
     if len(found) != len(members):
-        raise _bad(value, "set contains duplicate")
+        raise OpError("ovsdb error", "set contains duplicate")
     return found
 
 

@@ -64,7 +64,7 @@ class _Pending(Exception):
         self.until = until
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Answer(Generic[T]):
     """What a call came to: a value, or the error to raise once the call is committed."""
 
@@ -89,28 +89,27 @@ class Desk:
         """Carry out one call. `act` raises `_Pending` to be tried again once time has passed."""
         effect = None
         first = True
-        answer: _Answer[T] | None = None
         while True:
-            try:
-                with self._store.call():
-                    self.host.catch_up()
-                    if first:
-                        effect, first = self._trip(request), False
-                    if effect in _BEFORE:
-                        self._suffer(request, effect)
-                    else:
-                        answer = self._carry_out(request, act, effect, outcome)
-                    break
-            except _Pending as pending:
-                self.host.abandon()
-                time.sleep(max(0.0, min(_POLL, pending.until - time.time())))
+            answer: _Answer[T] | _Pending | None = None
+            with self._store.call():
+                self.host.catch_up()
+                if first:
+                    effect, first = self._trip(request), False
+                if effect in _BEFORE:
+                    self._suffer(request, effect)
+                else:
+                    answer = self._carry_out(request, act, effect, outcome)
+            if not isinstance(answer, _Pending):
+                break
+            # Others need the store meanwhile, and it has nothing to tell a process that waits for them.
+            time.sleep(max(0.0, min(_POLL, answer.until - time.time())))
         if answer is None or effect is not None:
             self._fault(request, effect)
         return answer.open()
 
     def _carry_out(
         self, request: Request, act: Callable[[], T], effect: str | None, outcome: Callable[[T], str]
-    ) -> _Answer[T]:
+    ) -> _Answer[T] | _Pending:
         while True:
             try:
                 value = act()
@@ -118,7 +117,7 @@ class Desk:
                 break
             except _Pending as pending:
                 if self.host.wall_clock:
-                    raise
+                    return pending
                 self.host.step(pending.until)
             except PortError as error:
                 answer, said = _Answer[T](error=error), f"{type(error).__name__}: {error}"

@@ -344,10 +344,11 @@ def _read_bridges(field: _Field) -> tuple[BridgeSpec, ...]:
             tuple(_read_port(port, entry) for port, entry in ports.items()),
             fields["externalIds"].strings() if "externalIds" in fields else {},
         )
-        for port in (name, *ports):
-            if port in taken:
-                raise item.fail(f"port {port} is already on bridge {taken[port]}")
-            taken[port] = name
+        members = [member for port in bridge.ports for member in port.bond]
+        for one in (name, *ports, *members):
+            if one in taken:
+                raise item.fail(f"{one} is already on bridge {taken[one]}")
+            taken[one] = name
         found.append(bridge)
     return tuple(found)
 

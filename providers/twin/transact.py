@@ -6,6 +6,7 @@ points at a row, every row hangs off the root, and no two rows of a table share 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,20 @@ _MEMBERS = {
     "comment": ({"comment"}, set()),
     "abort": (set(), set()),
     "commit": ({"durable"}, set()),
+}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "table": lambda value: isinstance(value, str),
+    "where": lambda value: isinstance(value, list),
+    "columns": lambda value: isinstance(value, list),
+    "row": lambda value: isinstance(value, dict),
+    "rows": lambda value: isinstance(value, list),
+    "mutations": lambda value: isinstance(value, list),
+    "uuid-name": lambda value: isinstance(value, str) and _NAME.fullmatch(value) is not None,
+    "until": lambda value: isinstance(value, str),
+    "timeout": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "comment": lambda value: isinstance(value, str),
+    "durable": lambda value: isinstance(value, bool),
 }
 _DEFAULTS = {
     table: {name: encode(column, column.default) for name, column in columns.items()}
@@ -85,8 +100,9 @@ class _Transaction:
     tables: Tables = field(init=False)
     names: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-    touched: set[tuple[str, str]] = field(default_factory=set)
-    deleted: set[tuple[str, str]] = field(default_factory=set)
+    # In the order of the operations, which decides what a refusal names.
+    touched: dict[tuple[str, str], None] = field(default_factory=dict)
+    deleted: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tables = {table: dict(rows) for table, rows in self.before.items()}
@@ -96,10 +112,10 @@ class _Transaction:
             self.names[name] = self.mint()
         return self.names[name]
 
-    def columns(self, table: str, names: Any) -> list[str]:
+    def columns(self, table: str, names: list[str] | None) -> list[str]:
         if names is None:
             return ["_uuid", "_version", *TABLES[table]]
-        if not isinstance(names, list):
+        if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise OpError("syntax error", "array of distinct column names expected", text(names))
         for name in names:
             if name not in TABLES[table] and name not in ("_uuid", "_version"):
@@ -108,7 +124,7 @@ class _Transaction:
 
     def row(self, table: str, body: Any) -> Row:
         if not isinstance(body, dict):
-            raise OpError("syntax error", "Parsing row failed: Object expected.", text(body))
+            raise OpError("syntax error", "row must be JSON object", text(body))
         found = {}
         for name, value in body.items():
             column = IDENTITY if name in ("_uuid", "_version") else TABLES[table].get(name)
@@ -118,8 +134,6 @@ class _Transaction:
         return found
 
     def matching(self, table: str, where: Any) -> list[tuple[str, Row]]:
-        if not isinstance(where, list):
-            raise OpError("syntax error", "array expected", text(where))
         tests = [self.clause(table, clause) for clause in where]
         return [(uuid, row) for uuid, row in self.tables[table].items() if all(t(uuid, row) for t in tests)]
 
@@ -127,7 +141,7 @@ class _Transaction:
         if isinstance(clause, bool):
             return lambda _uuid, _row: clause
         if not isinstance(clause, list) or len(clause) != 3 or not isinstance(clause[0], str):
-            raise OpError("syntax error", "array of 3 elements expected", text(clause))
+            raise OpError("syntax error", "Parse error in condition.", text(clause))
         name, function, argument = clause
         column = IDENTITY if name in ("_uuid", "_version") else TABLES[table].get(name)
         if column is None:
@@ -148,7 +162,7 @@ class _Transaction:
         if value == TABLES[table][name].default:
             del row[name]
         self.tables[table][uuid] = row
-        self.touched.add((table, name))
+        self.touched[table, name] = None
 
     def select(self, op: Row) -> Row:
         table = op["table"]
@@ -170,7 +184,7 @@ class _Transaction:
             **{key: value for key, value in kept.items() if value != TABLES[table][key].default},
             "_version": uuid,
         }
-        self.touched.add((table, "_row"))
+        self.touched[table, "_row"] = None
         return {"uuid": ["uuid", uuid]}
 
     def update(self, op: Row) -> Row:
@@ -199,7 +213,7 @@ class _Transaction:
 
     def mutation(self, table: str, mutation: Any) -> tuple[str, Callable[[Any], Any]]:
         if not isinstance(mutation, list) or len(mutation) != 3:
-            raise OpError("syntax error", "Parsing mutation failed: Array of 3 elements expected.", text(mutation))
+            raise OpError("syntax error", "Parse error in mutation.", text(mutation))
         name, mutator, argument = mutation
         column = IDENTITY if name in ("_uuid", "_version") else TABLES[table].get(name)
         if column is None:
@@ -248,8 +262,8 @@ class _Transaction:
         rows = self.matching(table, op["where"])
         for uuid, _ in rows:
             del self.tables[table][uuid]
-            self.deleted.add((table, uuid))
-            self.touched.add((table, "_row"))
+            self.deleted[table, uuid] = None
+            self.touched[table, "_row"] = None
         return {"count": len(rows)}
 
     def wait(self, op: Row) -> Row:
@@ -263,7 +277,8 @@ class _Transaction:
         have = {text([_cell(table, uuid, row, name) for name in columns]) for uuid, row in rows}
         if (have == want) == (until == "=="):
             return {}
-        if timeout is None or self.elapsed < timeout / 1000:
+        # An instant of today, in seconds, is only exact to a fraction of a microsecond.
+        if timeout is None or self.elapsed + 1e-6 < timeout / 1000:
             raise _Blocked(float("inf") if timeout is None else timeout / 1000 - self.elapsed)
         details = '"where" clause test failed' if timeout == 0 else f'"wait" timed out after {timeout} ms'
         raise OpError("timed out", details)
@@ -286,6 +301,9 @@ class _Transaction:
         if op["op"] not in _MEMBERS:
             raise OpError("syntax error", prefix + f'No operation "{op["op"]}"', text(op))
         needs, may = _MEMBERS[op["op"]]
+        for member in op.keys() & (needs | may):
+            if not _KINDS[member](op[member]):
+                raise OpError("syntax error", prefix + f"Type mismatch for member '{member}'.", text(op))
         if "table" in needs and "table" in op and op["table"] not in TABLES:
             raise OpError("syntax error", prefix + f"No table named {op['table']}.", text(op))
         for member in sorted(needs - op.keys()):
@@ -300,8 +318,14 @@ class _Transaction:
         if any(TABLES[table].get(name, IDENTITY).atom == "uuid" for table, name in self.touched):
             self.check_references()
             self.collect_garbage()
-        for table in NAMED:
-            if (table, "_row") in self.touched:
+        if len(self.tables[ROOT]) > 1:
+            raise OpError(
+                "constraint violation",
+                f'transaction causes "{ROOT}" table to contain {len(self.tables[ROOT])} rows, '
+                "greater than the schema-defined limit of 1 row(s)",
+            )
+        for table, column in self.touched:
+            if table in NAMED and column == "_row":
                 self.check_names(table)
         for table, rows in self.tables.items():
             old = self.before[table]
@@ -327,9 +351,10 @@ class _Transaction:
                 details = f"Table {table} column {name} row {uuid} references nonexistent row {target} in table {to}."
                 raise OpError("referential integrity violation", details)
             held[to, target] = held.get((to, target), 0) + 1
-        for (table, uuid), count in held.items():
-            details = f"cannot delete {table} row {uuid} because of {count} remaining reference(s)"
-            raise OpError("referential integrity violation", details)
+        for table, uuid in self.deleted:
+            if (table, uuid) in held:
+                details = f"cannot delete {table} row {uuid} because of {held[table, uuid]} remaining reference(s)"
+                raise OpError("referential integrity violation", details)
 
     def collect_garbage(self) -> None:
         while True:
@@ -344,14 +369,14 @@ class _Transaction:
                 return
             for table, uuid in lost:
                 del self.tables[table][uuid]
-                self.touched.add((table, "_row"))
+                self.touched[table, "_row"] = None
 
     def check_names(self, table: str) -> None:
         seen: dict[str, str] = {}
         for uuid, row in self.tables[table].items():
             name = value_of(table, row, "name")
             if name in seen:
-                raise self.twice(table, name, seen[name], uuid)
+                raise self.twice(table, name, *sorted((seen[name], uuid), reverse=True))
             seen[name] = uuid
 
     def twice(self, table: str, name: str, first: str, second: str) -> OpError:
@@ -432,7 +457,7 @@ def _excludes(column: Column, have: Any, want: Any) -> bool:
 
 def _check_size(column: Column, value: Any) -> None:
     if column.shape == "set" and not column.least <= len(value) <= column.most:
-        limit = f"{column.least} or more" if column.most > 1 and column.least else f"at most {column.most}"
+        limit = f"{column.least} or more" if column.most > 1 and column.least else f"up to {column.most}"
         details = f"Attempted to store {len(value)} elements in set of {limit} {column.atom}s."
         raise OpError("constraint violation", details)
 

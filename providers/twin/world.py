@@ -21,7 +21,7 @@ from providers.twin.kube import KUBEVIRT, stamp
 from providers.twin.networks import running_on
 from providers.twin.ovn_controller import MAPPINGS
 from providers.twin.served import EFFECTS, Desk, ServedWorld
-from providers.twin.spec import CONTROLLERS, WorldError, read_spec
+from providers.twin.spec import CONTROLLERS, WorldError, WorldSpec, read_spec
 from providers.twin.stage import Change
 from providers.twin.store import FILE, FORMAT, Store
 
@@ -62,17 +62,25 @@ def init_world(spec: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{FILE}.{os.getpid()}"
     fresh.unlink(missing_ok=True)
-    store = Store(fresh)
+    try:
+        _write(read, fresh)
+        os.link(fresh, target)
+    except FileExistsError:
+        raise WorldError(f"{folder} was given a world by somebody else just now") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _write(spec: WorldSpec, file: Path) -> None:
+    store = Store(file)
     try:
         store.create()
         with store.call():
-            build(read, store)
-        # The write-ahead log carries the file's old name: it has to be empty before the file gets its own.
+            build(spec, store)
+        # The write-ahead log carries the file's name: it has to be empty before the file gets another.
         store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         store.close()
-    os.link(fresh, target)
-    fresh.unlink()
 
 
 def open_world(folder: Path, *, wall_clock: bool = False) -> TwinWorld:
@@ -85,9 +93,12 @@ def open_world(folder: Path, *, wall_clock: bool = False) -> TwinWorld:
     try:
         found = store.format
         name = store.peek("meta|name") if found == FORMAT else None
+        with store.call():
+            # Every call is logged: a folder that can't be written to is of no use.
+            pass
     except sqlite3.DatabaseError as error:
         store.close()
-        raise WorldError(f"{folder / FILE} is damaged: {error}") from error
+        raise WorldError(f"{folder / FILE} cannot be used: {error}") from error
     if found != FORMAT or name is None:
         store.close()
         if found > FORMAT:
