@@ -36,7 +36,12 @@ class Store:
     def __init__(self, path: Path) -> None:
         # Another process's controllers may hold the write lock for as long as its call takes.
         self.db = sqlite3.connect(path, isolation_level=None, timeout=120, check_same_thread=False)
-        self.db.execute("PRAGMA synchronous=OFF")
+        try:
+            # Losing power may lose the last calls, which no promise covers; losing the process loses none.
+            self.db.execute("PRAGMA synchronous=OFF")
+        except sqlite3.DatabaseError:
+            self.db.close()
+            raise
         self._cache: dict[str, Any] = {}
         self._keys: dict[str, set[str]] | None = None
         self._sorted: dict[str, list[str]] = {}

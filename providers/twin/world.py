@@ -89,7 +89,7 @@ def open_world(folder: Path, *, wall_clock: bool = False) -> TwinWorld:
         raise WorldError(f"there is no folder {folder}")
     if not (folder / FILE).is_file():
         raise WorldError(f"there is no world in {folder} (no {FILE}); make one with `twin init`")
-    store = Store(folder / FILE)
+    store = _open_store(folder / FILE)
     try:
         found = store.format
         name = store.peek("meta|name") if found == FORMAT else None
@@ -105,6 +105,13 @@ def open_world(folder: Path, *, wall_clock: bool = False) -> TwinWorld:
             raise WorldError(f"{folder / FILE} has format {found}, from a newer version; this one knows {FORMAT}")
         raise WorldError(f"{folder / FILE} is not a world, or is damaged")
     return TwinWorld(store, name, wall_clock)
+
+
+def _open_store(file: Path) -> Store:
+    try:
+        return Store(file)
+    except sqlite3.DatabaseError as error:
+        raise WorldError(f"{file} cannot be used: {error}") from error
 
 
 class TwinWorld:
