@@ -14,9 +14,8 @@ from providers.ports import Create, MergePatch, Ref
 from providers.twin import kubelet, ovs_view
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
-from providers.twin.kube import KUBEVIRT, NAD_API
 from providers.twin.kubevirt import NODE_NAME, launcher
-from providers.twin.networks import IFACE_ID
+from providers.twin.networks import IFACE_ID, KUBEVIRT, NAD_API
 from providers.twin.ovn_controller import ANNOUNCED_AT, MAPPINGS, OvnController
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac

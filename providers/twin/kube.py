@@ -26,11 +26,10 @@ from providers.ports import (
     Refused,
     Write,
 )
+from providers.twin.networks import KUBEVIRT, NAD_API
 from providers.twin.stage import Change
 from providers.twin.store import SEP, Store
 
-KUBEVIRT = "kubevirt.io/v1"
-NAD_API = "k8s.cni.cncf.io/v1"
 CLUSTER_SCOPED = frozenset({("v1", "Namespace"), ("v1", "Node")})
 KINDS = CLUSTER_SCOPED | {
     ("v1", "ConfigMap"),

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from providers.ports import Body, Create, Delete, MergePatch, NotFound, Ref
-from providers.twin.kube import FINAL, KUBEVIRT, stamp
+from providers.twin.kube import FINAL, stamp
+from providers.twin.networks import KUBEVIRT
 from providers.twin.scheduler import HOSTNAME
 from providers.twin.spec import bytes_of
 from providers.twin.stage import Change, Settings, Stage
@@ -93,7 +94,7 @@ def _migrate(stage: Stage, namespace: str, name: str) -> float | None:
         case "Pending":
             _admit(stage, namespace, name, migration, vmi)
         case "Scheduling":
-            return _await_pod(stage, namespace, name, migration)
+            return _await_pod(stage, namespace, name)
         case "Scheduled":
             _phase(stage, namespace, name, "PreparingTarget")
         case "PreparingTarget":
@@ -160,7 +161,7 @@ def launcher(vmi: Body, salt: str) -> dict[str, Any]:
     }
 
 
-def _await_pod(stage: Stage, namespace: str, name: str, migration: Body) -> float | None:
+def _await_pod(stage: Stage, namespace: str, name: str) -> float | None:
     target = stage.recall("target", f"{namespace} {name}")
     pod = stage.cluster.get(Ref("v1", "Pod", target["pod"], namespace)) if target else None
     if target is None or pod is None:

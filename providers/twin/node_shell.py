@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from providers.ports import Finished, Ref
+from providers.ports import Finished
 from providers.twin import forwarding, ovs_view
 from providers.twin.ovs_view import Bridge
 from providers.twin.stage import Stage
@@ -117,16 +117,8 @@ def _packet_out(stage: Stage, node: str, bridge: str, what: str) -> Finished:
     return Finished(0, "", "")
 
 
-def _boot_id(stage: Stage, node: str, args: list[str]) -> Finished:
-    if args != ["/proc/sys/kernel/random/boot_id"]:
-        return Finished(1, "", "".join(f"cat: {path}: No such file or directory\n" for path in args))
-    found = stage.cluster.get(Ref("v1", "Node", node)) or {}
-    return Finished(0, f"{found['status']['nodeInfo']['bootID']}\n", "")
-
-
 _PROGRAMS: dict[str, Callable[[Stage, str, list[str]], Finished]] = {
     "ovs-appctl": _appctl,
     "ovn-appctl": _ovn_appctl,
     "ovs-ofctl": _ofctl,
-    "cat": _boot_id,
 }

@@ -17,8 +17,8 @@ from providers.ports import Clock, Cluster, NodeShell, Ovsdb
 from providers.twin import forwarding, ovs_view
 from providers.twin.build import build
 from providers.twin.host import Host
-from providers.twin.kube import KUBEVIRT, stamp
-from providers.twin.networks import running_on
+from providers.twin.kube import stamp
+from providers.twin.networks import KUBEVIRT, running_on
 from providers.twin.ovn_controller import MAPPINGS
 from providers.twin.served import EFFECTS, Desk, ServedWorld
 from providers.twin.spec import CONTROLLERS, WorldError, WorldSpec, read_spec
@@ -89,22 +89,28 @@ def open_world(folder: Path, *, wall_clock: bool = False) -> TwinWorld:
         raise WorldError(f"there is no folder {folder}")
     if not (folder / FILE).is_file():
         raise WorldError(f"there is no world in {folder} (no {FILE}); make one with `twin init`")
-    store = _open_store(folder / FILE)
+    file = folder / FILE
+    store = _open_store(file)
     try:
-        found = store.format
-        name = store.peek("meta|name") if found == FORMAT else None
-        with store.call():
-            # Every call is logged: a folder that can't be written to is of no use.
-            pass
+        return TwinWorld(store, _check(store, file), wall_clock)
     except sqlite3.DatabaseError as error:
         store.close()
-        raise WorldError(f"{folder / FILE} cannot be used: {error}") from error
-    if found != FORMAT or name is None:
+        raise WorldError(f"{file} cannot be used: {error}") from error
+    except WorldError:
         store.close()
-        if found > FORMAT:
-            raise WorldError(f"{folder / FILE} has format {found}, from a newer version; this one knows {FORMAT}")
-        raise WorldError(f"{folder / FILE} is not a world, or is damaged")
-    return TwinWorld(store, name, wall_clock)
+        raise
+
+
+def _check(store: Store, file: Path) -> str:
+    """The name of the world in a store, once it is known to be whole and of use."""
+    if store.format > FORMAT:
+        raise WorldError(f"{file} has format {store.format}, from a newer version; this one knows {FORMAT}")
+    name = store.peek("meta|name") if store.format == FORMAT else None
+    if name is None:
+        raise WorldError(f"{file} is not a world, or is damaged")
+    with store.call():
+        # Every call is logged: a folder that can't be written to is of no use.
+        return str(name)
 
 
 def _open_store(file: Path) -> Store:

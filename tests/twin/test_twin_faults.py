@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,15 @@ for _ in range(100):
     (after,) = select(world, "worker-01", DATABASE)
     assert after["next_cfg"] == before["next_cfg"] + 200
     assert len({call.pid for call in world.log()}) == 2
+
+
+def test_threads_of_one_process_share_a_world(world: TwinWorld) -> None:
+    (before,) = select(world, "worker-01", DATABASE)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: transact(world, "worker-01", BUMP), range(80)))
+    assert results == [[{"count": 1}]] * 80
+    (after,) = select(world, "worker-01", DATABASE)
+    assert after["next_cfg"] == before["next_cfg"] + 80
 
 
 def test_a_compare_and_swap_of_two_openers_has_one_winner(world: TwinWorld, tmp_path: Path) -> None:

@@ -296,3 +296,17 @@ def test_the_examples_start_as_they_say(tmp_path: Path, example: str) -> None:
         assert {vm["reachable"] for vm in shown["vms"].values()} == {example == "uplink-alive"}
         assert shown["nodes"]["worker-03"]["cordoned"]
         assert {"default/web-1", "shop/web-1", "db/oracle-1"} <= shown["vms"].keys()
+
+
+def test_one_network_left_behind_holds_the_other_back(tmp_path: Path) -> None:
+    networks = {f"default/vlan{vlan}": {"localnet": "vmnet", "vlan": vlan} for vlan in (224, 300)}
+    vms = {f"default/on-{vlan}": {"node": NODE, "networks": {"n": {"nad": f"default/vlan{vlan}"}}} for vlan in (224, 300)}
+    with make(tmp_path / "w", networks=networks, vms=vms) as world:
+        carry_out(world, NODE, mapping(NEW), without(world, NODE, "br-vmdata", OUTER))
+        world.tick(30)
+        assert not world.reachable("default/on-224")[0]
+        assert world.reachable("default/on-300")[0]
+        carry_out(world, NODE, without(world, NODE, "br-vmdata", OUTER.replace("224", "300")))
+        world.tick(1)
+        assert bridge_of(world, NODE, OUTER) == bridge_of(world, NODE, OUTER.replace("224", "300")) == "br-phy"
+        assert world.reachable("default/on-224")[0] and world.reachable("default/on-300")[0]
