@@ -28,6 +28,7 @@ _PROGRAMS = {
 }
 
 
+_DYING = 10.0
 _STARTED = {"ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller"}
 
 
@@ -71,13 +72,23 @@ def pid_of(rundir: Path, daemon: str) -> int:
 def end_all(folder: Path, namespaces: Iterable[str]) -> None:
     """Kill every process of the lab in `folder` at once, stopped ones too, and return when all are dead."""
     namespaces = tuple(namespaces)
-    end = time.monotonic() + 10
+    end = time.monotonic() + _DYING
     # More than once: a daemon whose starter was killed may only now get its final process and its pidfile.
     while (handles := _kill_all(folder, namespaces)) and time.monotonic() < end:
-        for handle in handles:
-            # Readable as soon as the process is dead, a zombie included: init may take seconds to reap it.
-            select.select([handle], [], [], max(0.0, end - time.monotonic()))
-            os.close(handle)
+        _await_death(handles)
+
+
+def end(pid: int, folder: Path) -> None:
+    """Kill one process of the lab in `folder`, and return when it is dead."""
+    handle = _kill(pid, folder)
+    _await_death([] if handle is None else [handle])
+
+
+def _await_death(handles: Iterable[int]) -> None:
+    for handle in handles:
+        # Readable as soon as the process is dead, a zombie included: init may take seconds to reap it.
+        select.select([handle], [], [], _DYING)
+        os.close(handle)
 
 
 def _kill_all(folder: Path, namespaces: Iterable[str]) -> list[int]:

@@ -176,6 +176,16 @@ class Lab:
         """Let ovn-controller go on."""
         os.kill(daemons.pid_of(self.place.rundir(node), "ovn-controller"), signal.SIGCONT)
 
+    def kill_kubelet(self) -> None:
+        """No port follows a pod from now on, and no migration ends."""
+        pidfile = self.place.folder / "kubelet.pid"
+        daemons.end(int(pidfile.read_text()), self.place.folder)
+        pidfile.unlink()
+
+    def start_kubelet(self) -> None:
+        """A kubelet that has to find out by itself what is plugged and what was asked for meanwhile."""
+        _start_kubelet(self.place)
+
     def purge(self) -> None:
         """Forget cached megaflows everywhere: one from an earlier move hides the next for a while."""
         for rundir in (self.place.switch_rundir, *map(self.place.rundir, self.spec.nodes)):
@@ -229,7 +239,7 @@ class Lab:
             for each in started:
                 each.result()
         self._start_guests()
-        _start_kubelet(place)
+        self.start_kubelet()
         self._await_gateways()
         self.target.write_text(yaml.safe_dump(self._target(), sort_keys=False))
 

@@ -18,12 +18,12 @@ from . import daemons
 from .conftest import WORLD
 from .lab import Lab, take_down
 from .netns import LabError, await_true, present
-from .wiring import Place
+from .wiring import Place, rarp
 
 pytestmark = pytest.mark.lab
 
-OLD = "physnet:br-ex,vmnet:br-vmdata,storage:br-storage"
-NEW = "physnet:br-ex,vmnet:br-phy,storage:br-storage"
+NEW_MAPPING = 'external_ids:ovn-bridge-mappings="physnet:br-ex,vmnet:br-phy,storage:br-storage"'
+PATCH = "patch-vlan224_ovn_localnet_port-to-br-int"
 
 
 def test_every_guest_reaches_its_gateway(lab: Lab) -> None:
@@ -67,6 +67,19 @@ def test_silent_guest_is_heard_of_where_it_arrives_and_stays_silent(lab: Lab) ->
     assert lab.silent_reachable("shop/quiet-2")
 
 
+def test_kubelet_that_was_away_does_what_was_asked_meanwhile(lab: Lab) -> None:
+    source = lab.node_of("default/quiet-1")
+    lab.kill_kubelet()
+    ref = ask_to_migrate(lab, "default/quiet-1")
+    time.sleep(0.5)
+    assert lab.node_of("default/quiet-1") == source
+    lab.start_kubelet()
+    await_migration(lab, ref)
+    assert lab.silent_reachable("default/quiet-1")
+    move_to(lab, "default/quiet-1", source)
+    assert lab.silent_reachable("default/quiet-1")
+
+
 def test_nothing_changed_loses_almost_nothing(lab: Lab) -> None:
     lab.purge()
     with lab.ping("default/web-1") as probe:
@@ -83,8 +96,7 @@ def test_bridge_deleted_by_hand_before_the_mapping_moves_costs_more_than_a_secon
     with lab.ping("default/web-1") as probe:
         assert shell.run(["ovs-vsctl", "del-br", "br-vmdata"], timeout=20).rc == 0
         time.sleep(2)
-        mapping = f'external_ids:ovn-bridge-mappings="{NEW}"'
-        assert shell.run(["ovs-vsctl", "set", "Open_vSwitch", ".", mapping], timeout=20).rc == 0
+        assert shell.run(["ovs-vsctl", "set", "Open_vSwitch", ".", NEW_MAPPING], timeout=20).rc == 0
         await_true(lambda: lab.reachable("default/web-1"), "web-1 is back", within=10)
         tally = probe.stop()
     assert lab.patch_bridge("worker-01", "vlan224") == "br-phy"
@@ -93,9 +105,40 @@ def test_bridge_deleted_by_hand_before_the_mapping_moves_costs_more_than_a_secon
     assert tally.longest_gap_ms > 1000
 
 
+def test_echo_of_an_announcement_darkens_the_guest_unless_it_came_through_the_patch_port(lab: Lab) -> None:
+    """Of a balance-slb bond one member receives broadcasts; the frame is made to leave by the other."""
+    lab.settle()
+    shell = lab.world.shell("worker-01")
+
+    def control(*argv: str) -> str:
+        done = shell.run(argv, timeout=20)
+        assert done.rc == 0, done.err
+        return done.out
+
+    mac = "02:00:00:00:e0:0c"
+    control("ovs-vsctl", "set", "Open_vSwitch", ".", NEW_MAPPING, "--", "del-br", "br-vmdata")
+    await_true(lambda: lab.patch_bridge("worker-01", "vlan224") == "br-phy", "the remap", within=20)
+    port = control("ovs-vsctl", "get", "Interface", PATCH, "ofport").strip()
+    control("ovs-appctl", "bond/set-active-member", "ovs-bond", "ens33")
+    bucket = control("ovs-appctl", "bond/hash", mac, "224").strip()
+    control("ovs-appctl", "bond/migrate", "ovs-bond", bucket, "ens34")
+
+    def announce(in_port: str) -> str:
+        packet = f"in_port={in_port} packet={rarp(mac).hex()} actions=mod_vlan_vid:224,normal"
+        control("ovs-ofctl", "packet-out", "br-phy", packet)
+        time.sleep(0.3)
+        table = control("ovs-appctl", "fdb/show", "br-phy").splitlines()
+        return next((line.split()[0] for line in table if mac in line), "")
+
+    assert announce("controller") not in ("", port)
+    assert not lab.silent_reachable("default/quiet-1")
+    assert announce(port) == port
+    assert lab.silent_reachable("default/quiet-1")
+    lab.reset("worker-01")
+
+
 def test_way_out_of_the_node_itself_survives_a_remap_of_the_guests(lab: Lab) -> None:
-    mapping = f'external_ids:ovn-bridge-mappings="{NEW}"'
-    argv = ["ovs-vsctl", "set", "Open_vSwitch", ".", mapping, "--", "del-br", "br-vmdata"]
+    argv = ["ovs-vsctl", "set", "Open_vSwitch", ".", NEW_MAPPING, "--", "del-br", "br-vmdata"]
     own = "patch-br-ex_worker-01-to-br-int"
     assert own in lab.dump("worker-01")["Bridge"]["br-ex"]["ports"]
     assert lab.world.shell("worker-01").run(argv, timeout=20).rc == 0
@@ -106,8 +149,7 @@ def test_way_out_of_the_node_itself_survives_a_remap_of_the_guests(lab: Lab) -> 
 
 def test_reset_undoes_a_remap_to_the_last_row(lab: Lab) -> None:
     before = lab.dump("worker-01")
-    mapping = f'external_ids:ovn-bridge-mappings="{NEW}"'
-    argv = ["ovs-vsctl", "set", "Open_vSwitch", ".", mapping, "--", "del-br", "br-vmdata"]
+    argv = ["ovs-vsctl", "set", "Open_vSwitch", ".", NEW_MAPPING, "--", "del-br", "br-vmdata"]
     assert lab.world.shell("worker-01").run(argv, timeout=20).rc == 0
     await_true(lambda: lab.patch_bridge("worker-01", "vlan224") == "br-phy", "the remap", within=20)
     assert lab.dump("worker-01") != before
@@ -155,16 +197,26 @@ def test_lab_whose_builder_was_killed_goes_down_quickly(needs_daemons: None, tmp
 
 def migrate(lab: Lab, vm: str) -> None:
     """Ask for a live migration, as a user of the API does, and wait for its end."""
+    await_migration(lab, ask_to_migrate(lab, vm))
+
+
+def move_to(lab: Lab, vm: str, node: str) -> None:
+    await_migration(lab, ask_to_migrate(lab, vm, {"kubernetes.io/hostname": node}))
+    assert lab.node_of(vm) == node
+
+
+def ask_to_migrate(lab: Lab, vm: str, selector: dict[str, str] | None = None) -> Ref:
     namespace, name = vm.split("/")
     ref = Ref("kubevirt.io/v1", "VirtualMachineInstanceMigration", f"{name}-{time.monotonic_ns()}", namespace)
-    lab.cluster.write(Create(ref, {"spec": {"vmiName": name}}))
+    lab.cluster.write(Create(ref, {"spec": {"vmiName": name, "addedNodeSelector": selector or {}}}))
+    return ref
 
+
+def await_migration(lab: Lab, ref: Ref) -> None:
     def phase() -> str:
         return str(((lab.cluster.get(ref) or {}).get("status") or {}).get("phase"))
 
-    await_true(
-        lambda: phase() in ("Succeeded", "Failed"), f"the migration of {vm} ends", within=30, every=0.05
-    )
+    await_true(lambda: phase() in ("Succeeded", "Failed"), f"{ref} ends", within=30, every=0.05)
     assert phase() == "Succeeded"
 
 

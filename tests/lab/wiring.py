@@ -154,11 +154,9 @@ class Wiring:
                 self.transact("nb", _logical_port(nic, name))
             if self.rows(pod.node, "Port", ["name", "==", tap]):
                 continue
-            ip(
-                node,
-                f"link add name {tap} mtu {mtu} type veth peer name {inner} mtu {mtu} netns {guest}",
-                f"link set dev {tap} up",
-            )
+            if tap not in links(node):
+                ip(node, f"link add name {tap} mtu {mtu} type veth peer name {inner} mtu {mtu} netns {guest}")
+            ip(node, f"link set dev {tap} up")
             ip(
                 guest,
                 f"link set dev {inner} up",
