@@ -128,8 +128,6 @@ class Lab:
         """The target file, by which any client reaches the lab."""
         return self.place.folder / "target.yaml"
 
-    # What a test looks at.
-
     def node_of(self, vm: str) -> str:
         """The node that runs the VM, as the API says."""
         namespace, name = vm.split("/")
@@ -165,8 +163,6 @@ class Lab:
         ):
             return str(bridge["name"])
         return None
-
-    # What a test does.
 
     def stop_ovn(self, node: str) -> None:
         """Freeze ovn-controller: a busy one, from outside."""
@@ -224,8 +220,6 @@ class Lab:
     def await_reachable(self, vm: str, *, within: float = 20.0) -> None:
         """Wait until the guest is reachable; LabError when it never is."""
         await_true(lambda: self.reachable(vm, within=0.2), f"{vm} is reachable", within=within)
-
-    # How it is built.
 
     def _build(self) -> None:
         place, spec = self.place, self.spec
@@ -339,8 +333,6 @@ class Lab:
             prefix = ["ip", "netns", "exec", self.place.namespace(node) + missing]
             ways[node] = {"exec": prefix, "rundir": f"{self.place.rundir(node)}{missing}"}
         return {"cluster": {"twin": self.place.world.name}, "nodes": {"via": "local", "local": ways}}
-
-    # What it knows.
 
     def _pods(self) -> dict[str, Pod]:
         return inventory.pods(
