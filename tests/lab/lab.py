@@ -357,7 +357,11 @@ class Lab:
         wanted = {nic.network for vm in self._guests_on(node) for nic in self._nics(vm)}
         for network in wanted:
             await_true(partial(self.patch_bridge, node, network), f"{node} has {network}'s patch", within=10)
-        await_true(lambda: not self._unserved(node), f"{node}'s patch ports are in service", within=10)
+        await_true(lambda: self._served(node), f"{node}'s patch ports are in service", within=10, every=0.1)
+
+    def _served(self, node: str) -> bool:
+        self.wiring.nudge(node)
+        return not self._unserved(node)
 
     def _unserved(self, node: str) -> list[str]:
         patches = self._patches(node)

@@ -186,6 +186,10 @@ class Wiring:
         for nic in pod.nics:
             send(self.place.guest(pod.vm), nic.guest, rarp(nic.mac))
 
+    def nudge(self, node: str) -> None:
+        """Give ovs-vswitchd something to do: until then it may keep the `error` of a port that works again."""
+        self.transact(node, [_NEXT_CFG])
+
     def unplug(self, pod: Pod) -> None:
         """Take the pod's ports away, everywhere. What is gone already is no error."""
         for nic in pod.nics:
