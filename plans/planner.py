@@ -25,7 +25,7 @@ DELIVERY = "ovsdb"
 
 def node_views(node: str) -> tuple[str, ...]:
     """What is read of a node that a network selects."""
-    return (f"ovs:{node}", f"ovn:{node}")
+    return (f"ovs:{node}", f"ovn:{node}", f"dp:{node}")
 
 
 def make_plan(

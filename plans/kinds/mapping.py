@@ -36,7 +36,7 @@ LISTEN = 3.0
 LEARNED_LATELY = 60
 """Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
 
-REBUILDS = 2
+REBUILDS = 3
 TAKE_DOWNS = 10
 
 
@@ -100,9 +100,25 @@ def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge:
         homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
         if homes and homes != [bridge]:
             wrong.append(f"broken: port {ovs.outer_port(lsp)} is on {' and '.join(homes)}, not on {bridge}")
-        elif lsp in needed and (health := ovs.pair_health(view, lsp)) != "healthy":
+        elif lsp in needed and (health := _path_health(facts, view, node, lsp)) != "healthy":
             wrong.append(health)
     return wrong
+
+
+def _path_health(facts: Facts, view: ovs.View, node: str, lsp: str) -> str:
+    """`healthy`, or what is wrong with a pair, in the database or in the datapath itself.
+
+    When ovn-controller puts a patch port back before vswitchd has seen it leave, vswitchd sees one name change
+    bridges, and may keep the old one too: nothing shows in the database, and the path dies with the old bridge (H46).
+    """
+    health = ovs.pair_health(view, lsp)
+    if health != "healthy":
+        return health
+    outer = ovs.outer_port(lsp)
+    homes = facts.get(f"node/{node}/dp/{outer}")
+    if isinstance(homes, Known) and len(homes.value) > 1:
+        return f"broken: port {outer} is stale: the datapath has it on {' and '.join(homes.value)}"
+    return "healthy"
 
 
 def ovsdb(change: Change, context: Context) -> Action:
@@ -149,7 +165,7 @@ def ovsdb(change: Change, context: Context) -> Action:
 
 def views(node: str) -> tuple[str, ...]:
     """What the steps of a remap look at."""
-    return (f"ovs:{node}", f"ovn:{node}", "vms", "networks")
+    return (f"ovs:{node}", f"ovn:{node}", f"dp:{node}", "vms", "networks")
 
 
 def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
@@ -276,7 +292,9 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             return Perform((_before(args, view, strays),))
         return Perform(_move(args, facts, view, strays))
     here = guests(facts, node, localnet)
-    if (mend := _mend(args, view, sorted({g.lsp for g in here}), done)) is not None:
+    if isinstance(datapath := facts.get(f"node/{node}/dp/*"), Unknown):
+        return Stop(f"cannot tell whether a stale port is left in the datapath of {node}: {datapath.why}")
+    if (mend := _mend(args, facts, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
     frames = [op for op in _announcements(args, facts, here, done) if not done.has(op.label)]
     if frames:
@@ -362,7 +380,9 @@ def _insert(
     return op, after
 
 
-def _mend(args: Mapping[str, Any], view: ovs.View, needed: list[str], done: Done) -> Next | None:
+def _mend(
+    args: Mapping[str, Any], facts: Facts, view: ovs.View, needed: list[str], done: Done
+) -> Next | None:
     """Bring every needed pair to health: insert what is missing, wait, and rebuild what stays broken."""
     node, to = args["node"], args["bridge"]
     inserts: list[AnyOp] = []
@@ -375,12 +395,14 @@ def _mend(args: Mapping[str, Any], view: ovs.View, needed: list[str], done: Done
                 inserts.append(op)
     if inserts and max(done.attempts.get(op.label, 0) for op in inserts) <= REBUILDS:
         return Perform(tuple(inserts))
-    broken = [lsp for lsp in needed if ovs.pair_health(view, lsp) != "healthy"]
+    health = {lsp: _path_health(facts, view, node, lsp) for lsp in needed}
+    broken = [lsp for lsp in needed if health[lsp] != "healthy"]
     if not broken:
         return None
+    stale = [lsp for lsp in broken if ovs.pair_health(view, lsp) == "healthy"]
     rounds = max(done.attempts.get(f"rebuild:{lsp}", 0) for lsp in broken)
     touched = any(label.startswith(("move", "insert:", "rebuild:")) for label in done.outcomes)
-    if touched and f"healthy:{rounds}" not in done.outcomes:
+    if touched and not stale and f"healthy:{rounds}" not in done.outcomes:
         checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in broken)
         wait = Wait(
             label=f"healthy:{rounds}",
@@ -391,8 +413,7 @@ def _mend(args: Mapping[str, Any], view: ovs.View, needed: list[str], done: Done
         return Perform((wait,))
     if rounds >= REBUILDS:
         return Stop(
-            f"the path stays broken after {rounds} rebuilds: "
-            + "; ".join(ovs.pair_health(view, lsp) for lsp in broken)
+            f"the path stays broken after {rounds} rebuilds: " + "; ".join(health[lsp] for lsp in broken)
         )
     return Perform(tuple(_rebuild(args, view, broken[0])))
 
@@ -412,7 +433,7 @@ def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
         node=node,
         operations=transactions.settled(view, operations),
         commands=(f"ovs-vsctl --if-exists del-port {outer} -- --if-exists del-port {inner}",),
-        changes=ovs.changes(node, view, gone),
+        changes=(*ovs.changes(node, view, gone), (f"node/{node}/dp/{outer}", Known([to]))),
     )
     first, after = _insert(args, gone, lsp, outer, to, inner)
     second, after = _insert(args, after, lsp, inner, ovs.INTEGRATION_BRIDGE, outer)

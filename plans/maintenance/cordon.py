@@ -79,22 +79,23 @@ def step_uncordon(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Finished()
     if facts.value(f"node/{node}/cordoned-by") != done.run:
         return Finished("stays cordoned: this run did not cordon it")
-    return Perform(
-        (
-            Patch(
-                label="uncordon",
-                title=f"uncordon {node}",
-                ref=ObjectRef("v1", "Node", node),
-                patch={"metadata": {"annotations": {CORDONED_BY: None}}, "spec": {"unschedulable": None}},
-                resource_version=_version(node, facts),
-                commands=(f"oc adm uncordon {node}", f"oc annotate node {node} {CORDONED_BY}-"),
-                changes=(
-                    (f"node/{node}/unschedulable", Known(False)),
-                    (f"node/{node}/cordoned-by", ABSENT),
-                    (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
-                ),
-            ),
-        )
+    return Perform((uncordon_op(node, facts),))
+
+
+def uncordon_op(node: str, facts: Facts) -> Patch:
+    """The patch that takes this run's cordon back."""
+    return Patch(
+        label="uncordon",
+        title=f"uncordon {node}",
+        ref=ObjectRef("v1", "Node", node),
+        patch={"metadata": {"annotations": {CORDONED_BY: None}}, "spec": {"unschedulable": None}},
+        resource_version=_version(node, facts),
+        commands=(f"oc adm uncordon {node}", f"oc annotate node {node} {CORDONED_BY}-"),
+        changes=(
+            (f"node/{node}/unschedulable", Known(False)),
+            (f"node/{node}/cordoned-by", ABSENT),
+            (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
+        ),
     )
 
 

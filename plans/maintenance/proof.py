@@ -16,9 +16,9 @@ from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Holds, judge
 from plans.facts import Absent, Facts
 from plans.guests import Guest, guests
-from plans.maintenance.cordon import cordon_op
+from plans.maintenance.cordon import cordon_op, uncordon_op
 from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
-from plans.ops import Wait
+from plans.ops import AnyOp, Wait
 
 HEARD_AGAIN_DEADLINE = 60.0
 """Seconds for a talking VM to be heard on its new port."""
@@ -166,11 +166,18 @@ def _first(args: Mapping[str, Any], facts: Facts) -> str | None:
     return next((vm for vm in args["vms"] if not isinstance(facts.get(f"vm/{vm}/node"), Absent)), None)
 
 
-@routine("prove-by-return@1", rescue=rescue_return)
+def _again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """What a second try does first: take back the cordon with which the first one ended."""
+    return (uncordon_op(args["node"], facts),)
+
+
+@routine("prove-by-return@1", rescue=rescue_return, contingent=_again)
 def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """One VM back, and heard on the new path."""
     node = args["node"]
     if facts.value(f"node/{node}/unschedulable"):
+        if facts.value(f"node/{node}/cordoned-by") == done.run:
+            return Perform(_again(args, facts))
         return Finished(f"not proven: {node} is cordoned by somebody else, so no VM can return to it")
     vm = _first(args, facts)
     if vm is None:

@@ -1,7 +1,7 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `ovs:<node>`,
-`ovn:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
+`ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
 none of them.
 """
 
@@ -71,6 +71,8 @@ def reading(view: str, now: float) -> Reading:
             return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r), node.unknown(n, "ovs"))
         case "ovn", [n]:
             return Reading(node.ovn_requests(n), lambda r: node.parse_ovn(n, r, now), node.unknown(n, "ovn"))
+        case "dp", [n]:
+            return Reading(node.dp_requests(n), lambda r: node.parse_dp(n, r), node.unknown(n, "dp"))
         case "fdb", [n, bridge]:
             return Reading(
                 node.fdb_requests(n, bridge),
@@ -89,7 +91,7 @@ def view_of(path: str) -> str:
             return "migrations"
         case ["network", *_] | ["cluster", "networks"]:
             return "networks"
-        case ["node", n, ("ovs" | "ovn") as part, *_]:
+        case ["node", n, ("ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
         case ["node", n, "fdb", bridge, *_]:
             return f"fdb:{n}:{bridge}"

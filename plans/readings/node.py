@@ -47,6 +47,28 @@ def parse_ovn(node: str, replies: Sequence[Json], now: float) -> Mapping[str, Fa
     return {f"{at}/*": ABSENT, f"{at}/version": version, f"{at}/uptime": uptime}
 
 
+def dp_requests(node: str) -> tuple[CommandRequest]:
+    """The datapath's own ports, bridge by bridge: what vswitchd really has, whatever the database says."""
+    return (CommandRequest(node, ("ovs-appctl", "dpif/show")),)
+
+
+def parse_dp(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/dp/<port>`: the bridges on which the datapath has a port of that name, sorted.
+
+    More than one is a stale port (H46): it looks right in the database, and goes dark when the other bridge goes.
+    """
+    homes: dict[str, list[str]] = {}
+    bridge = ""
+    for line in replies[0].splitlines():
+        indent = len(line) - len(line.lstrip())
+        if indent == 2 and line.rstrip().endswith(":"):
+            bridge = line.strip().rstrip(":")
+        elif indent >= 4 and bridge and line.split():
+            homes.setdefault(line.split()[0], []).append(bridge)
+    at = f"node/{node}/dp"
+    return {f"{at}/*": ABSENT, **{f"{at}/{port}": Known(sorted(bridges)) for port, bridges in homes.items()}}
+
+
 def fdb_requests(node: str, bridge: str) -> tuple[CommandRequest, SelectRequest]:
     """The forwarding table, and the names behind its port numbers."""
     return (

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from providers.ports import Finished
-from providers.twin import forwarding, ovs_view
-from providers.twin.ovs_view import Bridge
+from providers.twin import forwarding, ovs_view, vswitchd
+from providers.twin.ovs_view import Bridge, Iface
 from providers.twin.stage import Stage
 
 _PACKET = re.compile(r"in_port=controller\s+packet=([0-9a-fA-F]*)\s+actions=(?:mod_vlan_vid:([0-9]+),)?normal")
@@ -41,9 +41,42 @@ def _appctl(stage: Stage, node: str, args: list[str]) -> Finished:
             return Finished(0, _HEADER + _entries(stage, node, bridge), "")
         case ["fdb/show", *_]:
             return _answer(2, "ovs-appctl", target, '"fdb/show" command requires at least 1 arguments')
+        case ["dpif/show"]:
+            return Finished(0, _datapath(stage, node), "")
         case ["version"]:
             return Finished(0, "ovs-vswitchd (Open vSwitch) 3.1.0\n", "")
     return _answer(2, "ovs-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)')
+
+
+def _datapath(stage: Stage, node: str) -> str:
+    """Every port that the datapath has, those included that the database does not know on that bridge any more."""
+    view = ovs_view.read(stage.ovsdb(node))
+    left = vswitchd.stale_ports(stage, node, view)
+    lines = ["netdev@ovs-netdev: hit:0 missed:0"]
+    for bridge in sorted(view.bridges.values(), key=lambda b: b.name):
+        lines.append(f"  {bridge.name}:")
+        rows = [
+            f"    {iface.name} {iface.ofport}/{_number(iface)}: ({_kind(iface)})"
+            for port in bridge.ports.values()
+            for iface in port.interfaces
+            if iface.ofport is not None and iface.ofport >= 0
+        ]
+        rows += [f"    {port} 0/none: (patch)" for where, port in left if where == bridge.name]
+        lines += sorted(rows)
+    return "\n".join(lines) + "\n"
+
+
+def _number(iface: Iface) -> str:
+    return "none" if iface.type == "patch" else str(iface.ofport)
+
+
+def _kind(iface: Iface) -> str:
+    match iface.type:
+        case "patch":
+            return f"patch: peer={iface.peer}"
+        case "internal":
+            return "tap"
+    return iface.type or "system"
 
 
 def _target(args: list[str], default: str) -> tuple[str, list[str]]:

@@ -61,16 +61,17 @@ def _write(stage: Stage, node: str, finished: Mapping[str, Any]) -> None:
 
 
 def _stale(stale: Mapping[str, Any], seen: Mapping[str, list[str]], view: View) -> dict[str, Any]:
-    """The patch ports of which OVS 3.1 keeps a dead copy on a bridge that they left.
+    """The patch ports of which OVS 3.1 keeps a copy on a bridge that they left, because one pass saw them change bridges.
 
-    Which direction of a move does it was measured, not understood: from the bridge that sorts first. It ends with
-    that bridge, or when a pass has seen each of the two patch ports gone.
+    From a bridge that sorts first the port is dead at once, and it ends with that bridge. From one that sorts later
+    it works, and dies when that bridge goes. Both end when a pass has seen each of the two patch ports gone. Which
+    direction does what was measured, not understood.
     """
     found = {}
     present = {port for bridge in view.bridges.values() for port in bridge.ports}
     for name, entry in stale.items():
         gone = sorted({*entry["gone"], *({name, entry["peer"]} - present)})
-        if entry["bridge"] in view.bridges and len(gone) < 2:
+        if len(gone) < 2 and (entry["bridge"] in view.bridges or entry["sleeps"]):
             found[name] = {**entry, "gone": gone}
     for left, ports in seen.items():
         if left not in view.bridges:
@@ -78,15 +79,21 @@ def _stale(stale: Mapping[str, Any], seen: Mapping[str, list[str]], view: View) 
         for port in ports:
             now = view.bridge_of(port)
             iface = view.patch(port)
-            if now is not None and iface is not None and iface.type == "patch" and left < now.name:
-                found[port] = {"bridge": left, "peer": iface.peer, "gone": []}
+            if now is not None and iface is not None and iface.type == "patch" and left != now.name:
+                found[port] = {"bridge": left, "peer": iface.peer, "gone": [], "sleeps": left > now.name}
     return found
+
+
+def stale_ports(stage: Stage, node: str, view: View) -> list[tuple[str, str]]:
+    """What the datapath has beside the database: (bridge, port), for each copy that was kept."""
+    memory = stage.recall(Vswitchd.name, node) or {}
+    return sorted((entry["bridge"], name) for name, entry in memory.get("stale", {}).items() if entry["bridge"] in view.bridges)
 
 
 def _results(stage: Stage, node: str, view: View, stale: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of Interface that change, by UUID."""
     found = {}
-    blamed = {entry["peer"] for entry in stale.values()}
+    blamed = {e["peer"] for e in stale.values() if not (e["sleeps"] and e["bridge"] in view.bridges)}
     for bridge in view.bridges.values():
         free = _free_numbers(bridge)
         for port in bridge.ports.values():
