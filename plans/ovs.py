@@ -280,7 +280,7 @@ def without_ports(view: View, names: Iterable[str]) -> View:
 
 
 def with_patch(view: View, bridge: str, name: str, peer: str, lsp: str) -> View:
-    """The view with one healthy OVN patch port more."""
+    """The view with one healthy OVN patch port more; a peer that complained of its absence complains no more."""
     interface = {
         "name": name, "uuid": UNKNOWN_UUID, "type": "patch", "options": {"peer": peer}, "ofport": 1, "error": None,
         "link_state": "up", "mtu": None, "external_ids": {}, "other_config": {},
@@ -289,9 +289,25 @@ def with_patch(view: View, bridge: str, name: str, peer: str, lsp: str) -> View:
         "uuid": UNKNOWN_UUID, "tag": None, "trunks": None, "vlan_mode": None, "bond_mode": None, "lacp": None,
         "external_ids": {LOCALNET_PORT_KEY: lsp}, "other_config": {}, "interfaces": [interface],
     }  # fmt: skip
+    view = _with_usable_peer(view, peer, name)
     row = view["bridges"].get(bridge, {"uuid": UNKNOWN_UUID, "ports": {}, "external_ids": {}})
     ports = dict(sorted({**row["ports"], name: port}.items()))
     return {**view, "bridges": {**view["bridges"], bridge: {**row, "ports": ports}}}
+
+
+def _with_usable_peer(view: View, name: str, peer: str) -> View:
+    """The view after vswitchd has found the peer that patch port `name` lacked."""
+
+    def healed(interface: Mapping[str, Any]) -> Mapping[str, Any]:
+        waited = interface["name"] == name and interface["options"].get("peer") == peer
+        return {**interface, "error": None} if waited else interface
+
+    bridges = dict(view["bridges"])
+    for bridge in bridges_of_port(view, name):
+        port = bridges[bridge]["ports"][name]
+        found = {**port, "interfaces": [healed(i) for i in port["interfaces"]]}
+        bridges[bridge] = {**bridges[bridge], "ports": {**bridges[bridge]["ports"], name: found}}
+    return {**view, "bridges": bridges}
 
 
 def without_bridge(view: View, bridge: str) -> View:
