@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from plans import ovs
 from plans.document import Finding
-from plans.facts import Absent, Known, Unknown
+from plans.facts import Absent, Known, Unknown, show
 from plans.hazards import Scene
 from plans.kinds.mapping import OVN_SETTLE
 
@@ -18,7 +18,7 @@ def physnet_missing(scene: Scene) -> list[Finding]:
             found.append(
                 Finding(
                     "H01", "block", bracket.node, (f"{at}/mapping/physnet",),
-                    f"{bracket.node} has no physnet in {ovs.MAPPING_KEY} ({scene.facts.value(f'{at}/mappings')}): "
+                    f"{bracket.node} has no physnet in {ovs.MAPPING_KEY} ({show(scene.facts.get(f'{at}/mappings'))}): "
                     "OVN-Kubernetes' node traffic has lost its bridge",
                     "restart the node's ovnkube-node pod, which writes it again, then plan again",
                 )
