@@ -72,10 +72,11 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
         )  # fmt: skip
     wrong = _wrong_pairs(facts, view, node, network.name, bridge)
     if wrong:
+        dark = "" if any(_rides(view, lsp) for lsp in wrong) else "the path is broken"
         return Change(
-            address=where, kind="mapping", node=node, verb="~", before="; ".join(wrong), after="healthy",
+            address=where, kind="mapping", node=node, verb="~", before="; ".join(wrong.values()), after="healthy",
             why="the mapping is right, but the path is not", data=data,
-            traffic=Traffic(network.name, current, bridge, "the path is broken"),
+            traffic=Traffic(network.name, current, bridge, dark),
         )  # fmt: skip
     return Same(where, node)
 
@@ -89,19 +90,25 @@ def _darkness(view: ovs.View, bridge: str | None) -> str:
     return "" if ovs.live_uplinks(view, bridge) else f"{bridge} has no uplink: its VMs are dark now"
 
 
-def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge: str) -> list[str]:
-    """What is wrong with the patch pairs of a localnet that is mapped as desired. Empty: nothing is.
+def _rides(view: ovs.View, lsp: str) -> bool:
+    """Whether a pair carries traffic now, be it by a bridge where it should not be (H45)."""
+    homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
+    return ovs.pair_health(view, lsp) == "healthy" and any(ovs.live_uplinks(view, home) for home in homes)
+
+
+def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge: str) -> dict[str, str]:
+    """What is wrong with each patch pair of a localnet that is mapped as desired. Empty: nothing is.
 
     A network without a VM here needs no pair: its absence, or a leftover of it, is no fault (H51).
     """
     needed = {guest.lsp for guest in guests(facts, node, localnet)}
-    wrong = []
+    wrong = {}
     for lsp in switch_ports_of(facts, view, localnet):
         homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
         if homes and homes != [bridge]:
-            wrong.append(f"broken: port {ovs.outer_port(lsp)} is on {' and '.join(homes)}, not on {bridge}")
+            wrong[lsp] = f"broken: port {ovs.outer_port(lsp)} is on {' and '.join(homes)}, not on {bridge}"
         elif lsp in needed and (health := _path_health(facts, view, node, lsp)) != "healthy":
-            wrong.append(health)
+            wrong[lsp] = health
     return wrong
 
 
@@ -138,7 +145,7 @@ def ovsdb(change: Change, context: Context) -> Action:
     undo: tuple[Invocation, ...] = ()
     reads = views(node)
     no_undo = "it only repairs what ovn-controller should have made"
-    if context.shape == "orphaned" and moved:
+    if context.shape == "orphaned" and moved and old:
         no_undo = f"{old} has no uplink: going back would cut its VMs again"
     elif moved:
         name = "cold-remap@1" if cold else "hot-remap@1"
@@ -157,10 +164,15 @@ def ovsdb(change: Change, context: Context) -> Action:
         done_when=(Check(f"{at}/mapping/{localnet}", "eq", to), *old_home),
         undo=undo,
         no_undo="" if undo else no_undo,
-        disruption="vm-traffic" if context.shape == "hot" and moved and affected else "none",
+        disruption="vm-traffic" if _disturbs(change, context) and affected else "none",
         vms=affected,
         rows=(8,),
     )
+
+
+def _disturbs(change: Change, context: Context) -> bool:
+    """Whether traffic that flows now is moved under its VMs."""
+    return context.shape == "hot" and change.traffic is not None and not change.traffic.dark
 
 
 def views(node: str) -> tuple[str, ...]:
@@ -344,10 +356,11 @@ def _move(
             operations += transactions.take_port(view, home, ovs.outer_port(lsp))
             commands.append(f"--if-exists del-port {home} {ovs.outer_port(lsp)}")
     after = ovs.without_ports(ovs.with_mapping(view, text), map(ovs.outer_port, strays))
+    taken = f"take {', '.join(map(ovs.outer_port, strays))} away" if strays else ""
+    mapped = f"map {localnet} to {to}" if text != view["mapping"] else ""
     move = Transact(
         label="move",
-        title=f"map {localnet} to {to}"
-        + (f" and take {', '.join(map(ovs.outer_port, strays))} away" if strays else ""),
+        title=" and ".join(filter(None, [mapped, taken])),
         node=node,
         operations=transactions.settled(view, operations),
         commands=(f"ovs-vsctl {' -- '.join(commands)}",),
