@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plans import ovs
-from plans.facts import Facts
+from plans.facts import Facts, Unknown
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,6 +60,20 @@ def guests(facts: Facts, node: str, localnet: str) -> list[Guest]:
                 lsp, vlan = networks[attached["nad"]]
                 found.append(Guest(vm, attached["nad"], lsp, vlan, attached["mac"]))
     return sorted(found)
+
+
+def unclear_attachments(facts: Facts, node: str) -> list[str]:
+    """Why it can't be told which localnets the VMs on a node use: each attachment to a NAD that could not be read.
+
+    Such a VM may ride on any localnet, so none may be moved under it, nor may the node be taken for empty.
+    """
+    found = []
+    for vm in facts.value(f"node/{node}/vms", []):
+        for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ()):
+            fact = facts.get(f"network/{attached['nad']}")
+            if isinstance(fact, Unknown):
+                found.append(f"cannot tell which localnet {vm} uses by {attached['nad']}: {fact.why}")
+    return sorted(set(found))
 
 
 def vms_on(facts: Facts, node: str, localnets: Mapping[str, object] | tuple[str, ...]) -> list[str]:

@@ -22,7 +22,7 @@ from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same, Tra
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known, Unknown, show
-from plans.guests import Guest, guests, switch_ports_of
+from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
 from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
 
@@ -57,6 +57,8 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
     fact = facts.get(f"node/{node}/ovs/mapping/{network.name}")
     if isinstance(fact, Unknown):
         return Blocked(where, node, (fact.why,))
+    if unclear := unclear_attachments(facts, node):
+        return Blocked(where, node, tuple(unclear))
     view = facts.value(f"node/{node}/ovs")
     current = fact.value if isinstance(fact, Known) else None
     data = {"localnet": network.name, "bridge": bridge, "from": current}
@@ -244,6 +246,8 @@ def _readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
         fact = facts.get(path)
         if isinstance(fact, Unknown):
             return Stop(f"cannot tell {path}: {fact.why}")
+    if unclear := unclear_attachments(facts, node):
+        return Stop("; ".join(unclear))
     view: ovs.View = facts.value(f"node/{node}/ovs")
     current = ovs.parse_mappings(view["mapping"]).get(localnet)
     if current not in (args["from"], args["bridge"]):
