@@ -115,6 +115,7 @@ class Run:
     title: str
     node: str
     argv: tuple[str, ...]
+    commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
     op: Literal["run"] = "run"
 
@@ -207,19 +208,11 @@ def _leaf_paths(value: Json, prefix: str = "") -> list[str]:
 def as_commands(op: AnyOp) -> tuple[str, ...]:
     """The op as a person would do it: on the bastion with `oc`, or on the node with its own tools."""
     match op:
-        case Transact(node=node, commands=commands):
+        case Transact(node=node, commands=commands) | Run(node=node, commands=commands):
             return tuple(f"[{node}] {command}" for command in commands)
-        case Run(node=node, argv=argv):
-            return (f"[{node}] {' '.join(_quoted(a) for a in argv)}",)
         case Patch(commands=commands) | Create(commands=commands):
             return commands
         case Wait(checks=checks, deadline=deadline):
             return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)
         case Record(title=title):
             return (f"# {title}",)
-
-
-def _quoted(word: str) -> str:
-    """The word as a POSIX shell takes it."""
-    safe = word and all(c.isalnum() or c in "@%+=:,./_-" for c in word)
-    return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"

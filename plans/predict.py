@@ -82,12 +82,12 @@ def _play(
             ops.append(op)
             outcomes[op.label] = "done"
             attempts[op.label] = attempts.get(op.label, 0) + 1
-            if isinstance(op, Record):
-                returned[op.label] = _recorded(op, draft)
             changes = assumed(op)
             for path, _fact in changes:
                 before.setdefault(path, draft.get(path))
             draft.change(changes)
+            if isinstance(op, Record):
+                returned[op.label] = _recorded(op, draft)
     raise PlanError(f"{name}: no end after {MOST_STEPS} steps")
 
 
@@ -107,12 +107,13 @@ def assumed(op: AnyOp) -> Changes:
 
 
 def _recorded(op: Record, facts: Facts) -> dict[str, Any]:
-    """What a record of views would return: the values of the facts below them."""
-    return {
+    """What a record of views would return: the values of the facts below them, the same at both looks."""
+    found = {
         path: fact.value
         for path, fact in facts.items()
         if isinstance(fact, Known) and view_of(path) in op.views
     }
+    return {**found, **({f"{path}@first": value for path, value in found.items()} if op.again_after else {})}
 
 
 def _contingent(action: Action, draft: Draft) -> tuple[AnyOp, ...]:
@@ -137,7 +138,7 @@ def _effects(before: Mapping[str, Fact], after: Facts) -> tuple[Effect, ...]:
             or old == new
         ):
             continue
-        if path.startswith("migration/"):
+        if path.startswith("migration/") or "/fdb/" in path or "/dp/" in path:
             continue
         effects.append(Effect(path, show(old), show(new)))
     return tuple(effects)

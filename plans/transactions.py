@@ -54,6 +54,15 @@ def swap_mapping(view: ovs.View, text: str) -> list[Json]:
     return [has(old), {"op": "mutate", "table": "Open_vSwitch", "where": ours, "mutations": [delete, insert]}]
 
 
+def same_mapping(view: ovs.View) -> Json:
+    """A guard alone: the mapping string is what was seen (or there was none, and the root row is that one)."""
+    root = ["uuid", view["root"]]
+    where = [["_uuid", "==", root]]
+    if view["mapping"] is not None:
+        where = [["external_ids", "includes", map_value({ovs.MAPPING_KEY: view["mapping"]})]]
+    return guard("Open_vSwitch", where, [{"_uuid": root}], ["_uuid"])
+
+
 def drop_mapping_key(view: ovs.View) -> list[Json]:
     """Remove the whole key, guarded by its value."""
     root = ["uuid", view["root"]]

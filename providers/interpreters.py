@@ -79,7 +79,9 @@ class Interpreter:
             case CommandRequest(node=node, argv=argv):
                 finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
                 if finished.rc != 0:
-                    return NoReply(f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}")
+                    return NoReply(
+                        f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}"
+                    )
                 return finished.out
 
     def _perform(self, op: AnyOp) -> tuple[str, Any]:
@@ -91,14 +93,18 @@ class Interpreter:
                 return "done", None
             case Create(ref=ref, body=body):
                 try:
-                    self._world.cluster.write(ports.Create(_ref(ref), {"apiVersion": ref.api, "kind": ref.kind, **body}))
+                    self._world.cluster.write(
+                        ports.Create(_ref(ref), {"apiVersion": ref.api, "kind": ref.kind, **body})
+                    )
                 except ports.AlreadyExists:
                     return "first", None
                 return "done", None
             case Run(node=node, argv=argv):
                 finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
                 if finished.rc != 0:
-                    raise NotDone(f"`{argv[0]} {argv[1] if len(argv) > 1 else ''}` failed with {finished.rc}: {finished.err.strip()[:300]}")
+                    raise NotDone(
+                        f"`{argv[0]} {argv[1] if len(argv) > 1 else ''}` failed with {finished.rc}: {finished.err.strip()[:300]}"
+                    )
                 return "done", None
         raise TypeError(f"{op.op} is not performed by an interpreter")
 
@@ -117,14 +123,20 @@ class Interpreter:
 
     def _settle(self, ovsdb: ports.Ovsdb, wanted: int) -> None:
         """Wait, in the database itself, until vswitchd has carried out configuration `wanted`."""
-        (root,) = ovsdb.transact(DATABASE, [{"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["_uuid"]}], timeout=TIMEOUT)
+        (root,) = ovsdb.transact(
+            DATABASE,
+            [{"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["_uuid"]}],
+            timeout=TIMEOUT,
+        )
         wait = {
             "op": "wait", "timeout": int(SETTLE_TIMEOUT * 1000), "table": "Open_vSwitch", "until": "==", "columns": ["_uuid"],
             "where": [["cur_cfg", ">=", wanted]], "rows": root["rows"],
         }  # fmt: skip
         results = ovsdb.transact(DATABASE, [wait], timeout=SETTLE_TIMEOUT + TIMEOUT)
         if _problem(results):
-            raise Doubtful(f"vswitchd has not carried out configuration {wanted} within {SETTLE_TIMEOUT:g} s: is it running?")
+            raise Doubtful(
+                f"vswitchd has not carried out configuration {wanted} within {SETTLE_TIMEOUT:g} s: is it running?"
+            )
 
 
 def _ref(ref: ObjectRef) -> ports.Ref:
@@ -137,5 +149,3 @@ def _problem(results: Sequence[Any]) -> dict[str, Any] | None:
 
 def _text(problem: dict[str, Any]) -> str:
     return ": ".join(filter(None, [problem.get("error"), problem.get("details")]))
-
-

@@ -109,7 +109,9 @@ class Cluster(Protocol):
         """The object, or None when the API says that there is none. "Could not ask" raises."""
         ...
 
-    def list(self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None) -> Listing:
+    def list(
+        self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Listing:
         """All objects of one kind, in all namespaces unless one is given, sorted by namespace and name."""
         ...
 

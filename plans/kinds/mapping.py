@@ -24,14 +24,15 @@ from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known, Unknown, show
 from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
 from plans.ops import AnyOp, Record, Transact, Wait
+from plans.readings.node import LISTEN
 from plans.selection import applies_to
 
 OVN_SETTLE = 15
 """Seconds that ovn-controller must be up: in its first ~10 s it deletes no patch port (H45)."""
 
-PAIR_DEADLINE = 5.0
-LISTEN = 3.0
-"""Seconds between two looks at who is heard, before a hot move: heard again in between is talking."""
+LOOKS = 3
+LOOK_PAUSE = 0.2
+"""How often vswitchd is asked to look again before a pair is taken for broken, and the seconds in between."""
 
 LEARNED_LATELY = 60
 """Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
@@ -312,7 +313,7 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Stop(f"cannot tell whether a stale port is left in the datapath of {node}: {datapath.why}")
     if (mend := _mend(args, facts, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
-    frames = [op for op in _announcements(args, facts, here, done) if not done.has(op.label)]
+    frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
     if frames:
         return Perform(tuple(frames))
     return Finished(
@@ -374,7 +375,7 @@ def _move(
     for lsp in sorted({*strays, *(g.lsp for g in guests(facts, node, localnet))}):
         op, after = _insert(args, after, lsp, ovs.outer_port(lsp), to, ovs.inner_port(lsp))
         burst.append(op)
-    return tuple(burst)
+    return (*burst, _look_again(args, after, 0))
 
 
 def _insert(
@@ -400,7 +401,11 @@ def _insert(
 def _mend(
     args: Mapping[str, Any], facts: Facts, view: ovs.View, needed: list[str], done: Done
 ) -> Next | None:
-    """Bring every needed pair to health: insert what is missing, wait, and rebuild what stays broken."""
+    """Bring every needed pair to health: insert what is missing, have vswitchd look again, and rebuild what stays.
+
+    vswitchd takes up to two more looks at its ports to forget what it saw in the middle of a move: until then the
+    inner end keeps an error, or the datapath an old copy, while traffic flows. Only what outlives them is broken.
+    """
     node, to = args["node"], args["bridge"]
     inserts: list[AnyOp] = []
     after = view
@@ -416,23 +421,36 @@ def _mend(
     broken = [lsp for lsp in needed if health[lsp] != "healthy"]
     if not broken:
         return None
-    stale = [lsp for lsp in broken if ovs.pair_health(view, lsp) == "healthy"]
     rounds = max(done.attempts.get(f"rebuild:{lsp}", 0) for lsp in broken)
-    touched = any(label.startswith(("move", "insert:", "rebuild:")) for label in done.outcomes)
-    if touched and not stale and f"healthy:{rounds}" not in done.outcomes:
+    looks = done.attempts.get(f"look-again:{rounds}", 0)
+    if looks < LOOKS:
+        look = _look_again(args, view, rounds)
+        if looks == 0:
+            return Perform((look,))
         checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in broken)
-        wait = Wait(
-            label=f"healthy:{rounds}",
-            title="both ends of each patch pair healthy",
-            checks=checks,
-            deadline=PAIR_DEADLINE,
+        title = "both ends of each patch pair healthy"
+        return Perform(
+            (Wait(label=f"healthy:{rounds}:{looks}", title=title, checks=checks, deadline=LOOK_PAUSE), look)
         )
-        return Perform((wait,))
     if rounds >= REBUILDS:
         return Stop(
             f"the path stays broken after {rounds} rebuilds: " + "; ".join(health[lsp] for lsp in broken)
         )
     return Perform(tuple(_rebuild(args, view, broken[0])))
+
+
+def _look_again(args: Mapping[str, Any], view: ovs.View, rounds: int) -> Transact:
+    """Raise `next_cfg`, so that vswitchd goes through its ports once more. Cuts nothing."""
+    return Transact(
+        label=f"look-again:{rounds}",
+        title=f"have vswitchd on {args['node']} go through its ports once more",
+        node=args["node"],
+        operations=transactions.settled(view, [transactions.same_mapping(view)]),
+        commands=(
+            "ovs-vsctl set Open_vSwitch . external_ids:look-again=1",
+            "ovs-vsctl remove Open_vSwitch . external_ids look-again",
+        ),
+    )
 
 
 def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
@@ -457,14 +475,16 @@ def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
     return [delete, first, second]
 
 
-def _announcements(args: Mapping[str, Any], facts: Facts, here: list[Guest], done: Done) -> list[AnyOp]:
+def _announcements(
+    args: Mapping[str, Any], facts: Facts, view: ovs.View, here: list[Guest], done: Done
+) -> list[AnyOp]:
     """One RARP per MAC and VLAN: the VMs' own, and what the old patch ports had learned lately (nested, VRRP).
 
     Never the MAC of a VM that runs elsewhere: the old table remembers VMs that have left, and announcing one of them
     here would take its traffic away from where it is now.
     """
     node, to = args["node"], args["bridge"]
-    owners = {(g.mac, g.vlan): g.vm for g in here if g.mac}
+    owners = {(g.mac, g.vlan): (ovs.outer_port(g.lsp), g.vm) for g in here if g.mac}
     ports = {ovs.outer_port(g.lsp) for g in here}
     known = {
         a["mac"]
@@ -475,10 +495,10 @@ def _announcements(args: Mapping[str, Any], facts: Facts, here: list[Guest], don
         if path.startswith(f"node/{node}/fdb/") and path.endswith("/ages"):
             for port, vlan, mac, age in entries or ():
                 if port in ports and mac not in known and age <= LEARNED_LATELY:
-                    owners.setdefault((mac, vlan), "learned on the old port")
+                    owners.setdefault((mac, vlan), (port, "learned on the old port"))
     return [
-        announce(node, to, mac, vlan, whose, f"announce:{mac}:{vlan}")
-        for (mac, vlan), whose in sorted(owners.items())
+        announce(node, view, to, port, mac, vlan, whose)
+        for (mac, vlan), (port, whose) in sorted(owners.items())
     ]
 
 

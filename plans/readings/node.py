@@ -9,6 +9,9 @@ from plans import ovs
 from plans.facts import ABSENT, Fact, Json, Known, Unknown
 from plans.ops import CommandRequest, SelectRequest
 
+LISTEN = 3.0
+"""Seconds between two looks at a forwarding table: who was heard again in between talks by itself."""
+
 
 def unknown(node: str, part: str) -> Callable[[str], Mapping[str, Fact]]:
     """Everything below `node/<node>/<part>` unknown, with the reason."""

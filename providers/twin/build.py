@@ -65,12 +65,16 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
     )
 
 
-def _create(host: Host, api: str, kind: str, name: str, namespace: str | None, body: Mapping[str, Any]) -> Any:
+def _create(
+    host: Host, api: str, kind: str, name: str, namespace: str | None, body: Mapping[str, Any]
+) -> Any:
     return host.cluster.write(Create(Ref(api, kind, name, namespace), body))
 
 
 def _put_cluster(spec: WorldSpec, host: Host) -> None:
-    spaces = {"default", "kube-system"} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
+    spaces = (
+        {"default", "kube-system"} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
+    )
     for space in sorted(spaces):
         body = {"metadata": {"labels": {"kubernetes.io/metadata.name": space}}, "status": {"phase": "Active"}}
         _create(host, "v1", "Namespace", space, None, body)
@@ -99,7 +103,9 @@ def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
         "status": {
             "conditions": [ready],
             "allocatable": {"memory": node.memory},
-            "nodeInfo": {"bootID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"boot/{spec.name}/{spec.seed}/{node.name}"))},
+            "nodeInfo": {
+                "bootID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"boot/{spec.name}/{spec.seed}/{node.name}"))
+            },
         },
     }
     _create(host, "v1", "Node", node.name, None, body)
@@ -147,7 +153,9 @@ def _bridge_operations(bridge: BridgeSpec) -> list[dict[str, Any]]:
     for port in (PortSpec(bridge.name, internal=True), *bridge.ports):
         # NetworkManager writes the type out, ovs-vsctl leaves it empty; both mean a card of the system.
         card = "system" if "NM.connection.uuid" in bridge.external_ids else ""
-        operations += ovs_view.insert_port(bridge.name, port.name, _interfaces(port, card), _port_columns(port))
+        operations += ovs_view.insert_port(
+            bridge.name, port.name, _interfaces(port, card), _port_columns(port)
+        )
     return operations
 
 
@@ -212,12 +220,19 @@ def _template(vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
 def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
     live = {"type": "LiveMigratable", "status": "True"}
     if vm.blocked is not None:
-        live = {"type": "LiveMigratable", "status": "False", "reason": vm.blocked[0], "message": vm.blocked[1]}
+        live = {
+            "type": "LiveMigratable",
+            "status": "False",
+            "reason": vm.blocked[0],
+            "message": vm.blocked[1],
+        }
     everything = {"default": derived_mac(spec.seed, spec.name, vm.key, "pod"), **macs}
     return {
         "phase": "Running",
         "nodeName": vm.node,
-        "interfaces": [{"name": name, "mac": mac, "infoSource": "domain"} for name, mac in everything.items()],
+        "interfaces": [
+            {"name": name, "mac": mac, "infoSource": "domain"} for name, mac in everything.items()
+        ],
         "conditions": [{"type": "Ready", "status": "True"}, live],
         "migrationMethod": "LiveMigration",
     }

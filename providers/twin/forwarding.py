@@ -8,12 +8,12 @@ announces it. Invariant: an entry is `live` exactly while the talking VM's path 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from providers.ports import Body, Ref
-from providers.twin import ovs_view
+from providers.twin import ovs_view, vswitchd
 from providers.twin.networks import (
     IFACE_ID,
     KUBEVIRT,
@@ -103,7 +103,7 @@ def _paths(stage: Stage, node: str, view: View, before: Mapping[str, Any]) -> di
 def _path(
     stage: Stage, node: str, view: View, vm: str, network: Network, iface: Iface, before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    way = trace(view, network, stage.nics(node))
+    way = trace(view, network, stage.nics(node), vswitchd.dead_ports(stage, node))
     mac = iface.external_ids.get(MAC, "")
     return {
         "vlan": network.vlan,
@@ -132,8 +132,8 @@ def _member(nics: tuple[str, ...], mac: str) -> str:
     return nics[hashlib.sha256(mac.encode()).digest()[0] % len(nics)] if nics else ""
 
 
-def trace(view: View, network: Network, nics: Mapping[str, str]) -> Way:
-    """Follow a network from br-int to the wire."""
+def trace(view: View, network: Network, nics: Mapping[str, str], dead: Collection[str]) -> Way:
+    """Follow a network from br-int to the wire. Frames go by how ports are wired, not by what `error` says of them."""
     here, there = inner(network.lsp), outer(network.lsp)
     bridge = view.bridge_of(there)
     if bridge is None:
@@ -142,9 +142,13 @@ def trace(view: View, network: Network, nics: Mapping[str, str]) -> Way:
         return Way(f"no patch port {here} on {INTEGRATION}", bridge.name)
     ends = [view.patch(here), view.patch(there)]
     for end in ends:
-        if end is None or not end.healthy:
-            why = (end and end.error) or "not yet set up by ovs-vswitchd"
-            return Way(f"patch port {end.name if end else there}: {why}", bridge.name)
+        if end is None or end.ofport is None:
+            return Way(
+                f"patch port {end.name if end else there}: not yet set up by ovs-vswitchd", bridge.name
+            )
+        peer = view.patch(end.peer)
+        if end.type != "patch" or peer is None or peer.peer != end.name or end.name in dead:
+            return Way(f"patch port {end.name}: no usable peer {end.peer!r}", bridge.name)
     found = uplink(view, bridge, nics, frozenset())
     if not found:
         return Way(f"bridge {bridge.name} has no uplink with a link", bridge.name)
@@ -178,7 +182,10 @@ def _learn(stage: Stage, node: str, path: Mapping[str, Any], at: float, *, live:
     entry = _entry(path["vlan"], path["mac"])
     stage.keep(SWITCH, entry, {"node": node, "nic": path["nic"], "at": at, "live": live})
     table = dict(stage.recall(TABLE, node) or {})
-    table[path["bridge"]] = {**table.get(path["bridge"], {}), entry: {"port": path["port"], "at": at, "live": live}}
+    table[path["bridge"]] = {
+        **table.get(path["bridge"], {}),
+        entry: {"port": path["port"], "at": at, "live": live},
+    }
     stage.keep(TABLE, node, table)
 
 
@@ -211,13 +218,25 @@ def _flush_dead_links(stage: Stage, node: str) -> None:
             stage.keep(SWITCH, entry, known.get("then"))
 
 
-def emit(stage: Stage, node: str, bridge: str, vlan: int, mac: str) -> None:
-    """A frame put into a bridge leaves by its uplink: the switch learns, the bridge's own table does not."""
+def emit(stage: Stage, node: str, bridge: str, vlan: int, mac: str, source: str | None) -> None:
+    """A frame put into a bridge leaves by its uplink, and the switch learns.
+
+    The bridge learns too when the frame came in by a port of its own (`source`, an interface's UUID); not from the
+    controller.
+    """
     view = ovs_view.read(stage.ovsdb(node))
-    found = uplink(view, view.bridges[bridge], stage.nics(node), frozenset()) if bridge in view.bridges else ()
+    found = (
+        uplink(view, view.bridges[bridge], stage.nics(node), frozenset()) if bridge in view.bridges else ()
+    )
     if not found:
         return
     entry, now = _entry(vlan, mac), stage.clock.now()
+    if source is not None:
+        table = dict(stage.recall(TABLE, node) or {})
+        learned = table.get(bridge, {}).get(entry)
+        if not (learned and learned["live"] and learned["port"] == source):
+            table[bridge] = {**table.get(bridge, {}), entry: {"port": source, "at": now, "live": False}}
+            stage.keep(TABLE, node, table)
     known = _known(stage, entry)
     heard = {"node": node, "nic": _member(found, mac), "at": now, "live": False}
     if known is not None and known["live"]:
@@ -246,7 +265,9 @@ def announce(stage: Stage, node: str, vm: str) -> None:
 def table_of(stage: Stage, node: str, bridge: Bridge) -> list[tuple[int, int, str, int]]:
     """The bridge's forwarding table: (ofport, VLAN, MAC, age in seconds)."""
     now, ageing = stage.clock.now(), stage.settings.mac_ageing
-    ports = {i.uuid: i.ofport for port in bridge.ports.values() for i in port.interfaces if i.ofport is not None}
+    ports = {
+        i.uuid: i.ofport for port in bridge.ports.values() for i in port.interfaces if i.ofport is not None
+    }
     found = []
     for entry, learned in (stage.recall(TABLE, node) or {}).get(bridge.name, {}).items():
         age = 0.0 if learned["live"] else now - learned["at"]
@@ -283,7 +304,7 @@ def _dark(stage: Stage, node: str, view: View, vm: str, network: Network, mac: s
     ]
     if not plugged:
         return f"no port of the VM on {INTEGRATION} of {node}"
-    way = trace(view, network, stage.nics(node))
+    way = trace(view, network, stage.nics(node), vswitchd.dead_ports(stage, node))
     if way.broken:
         return f"{node}: {way.broken}"
     known = _known(stage, _entry(network.vlan, mac))

@@ -176,7 +176,9 @@ class Api:
         ref = request.ref
         have = self._must(ref)
         if request.uid is not None and request.uid != have["metadata"]["uid"]:
-            raise Conflict(f'{ref} has the UID {have["metadata"]["uid"]}, not the {request.uid} of the precondition')
+            raise Conflict(
+                f"{ref} has the UID {have['metadata']['uid']}, not the {request.uid} of the precondition"
+            )
         if not dry_run:
             self._commit("DELETED", ref, have, dry_run)
         return have
@@ -220,20 +222,27 @@ class Api:
         for other in self.list(ref.api, ref.kind, ref.namespace).items:
             if other["spec"]["vmiName"] == name and other.get("status", {}).get("phase") not in FINAL:
                 raise Refused(
-                    denied + f"in-flight migration detected. Active migration job ({other['metadata']['uid']}) is "
+                    denied
+                    + f"in-flight migration detected. Active migration job ({other['metadata']['uid']}) is "
                     f"currently already in progress for VMI {name}."
                 )
 
 
 def _check_names(ref: Ref, metadata: Mapping[str, Any]) -> None:
     if ((ref.api, ref.kind) in CLUSTER_SCOPED) == bool(ref.namespace):
-        raise Refused(f"{ref}: an empty namespace may not be set during creation" if not ref.namespace else
-                      f"{ref}: {ref.kind} is not namespaced")
+        raise Refused(
+            f"{ref}: an empty namespace may not be set during creation"
+            if not ref.namespace
+            else f"{ref}: {ref.kind} is not namespaced"
+        )
     if not _NAME.fullmatch(ref.name) or len(ref.name) > 253:
-        raise Refused(f"{ref.kind} {ref.name!r} is invalid: metadata.name: must be a lowercase RFC 1123 subdomain")
+        raise Refused(
+            f"{ref.kind} {ref.name!r} is invalid: metadata.name: must be a lowercase RFC 1123 subdomain"
+        )
     if metadata.get("resourceVersion"):
         raise Refused(f"{ref}: resourceVersion should not be set on objects to be created")
     for name, want in (("name", ref.name), ("namespace", ref.namespace)):
         if metadata.get(name) not in (None, want):
-            raise Refused(f"{ref}: the {name} of the object ({metadata[name]}) does not match the request ({want})")
-
+            raise Refused(
+                f"{ref}: the {name} of the object ({metadata[name]}) does not match the request ({want})"
+            )

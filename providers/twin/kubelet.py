@@ -32,7 +32,11 @@ class Kubelet:
                 yield f"pod {change.namespace} {change.name}", 0.0
         if change.kind == "VirtualMachineInstance" and not change.deleted:
             move = body.get("status", {}).get("migrationState") or {}
-            if move.get("startTimestamp") and not move.get("targetNodeDomainDetected") and not move.get("completed"):
+            if (
+                move.get("startTimestamp")
+                and not move.get("targetNodeDomainDetected")
+                and not move.get("completed")
+            ):
                 yield f"copy {change.namespace} {change.name}", settings.migration
 
     def reconcile(self, stage: Stage, key: str) -> float | None:

@@ -203,7 +203,9 @@ def _complete(stage: Stage, namespace: str, name: str, migration: Body, vmi: Bod
     target = stage.recall("target", f"{namespace} {name}")
     node = move["targetNode"]
     pod = stage.cluster.get(Ref("v1", "Pod", target["pod"], namespace))
-    gone = [uid for uid in vmi["status"].get("activePods", {}) if pod is None or uid != pod["metadata"]["uid"]]
+    gone = [
+        uid for uid in vmi["status"].get("activePods", {}) if pod is None or uid != pod["metadata"]["uid"]
+    ]
     status = {
         "nodeName": node,
         "activePods": dict.fromkeys(gone),
@@ -221,8 +223,12 @@ def _complete(stage: Stage, namespace: str, name: str, migration: Body, vmi: Bod
 def _end(stage: Stage, namespace: str, name: str) -> None:
     """A migration is over, or was deleted in its midst: clean up, and let the next one in."""
     key = f"{namespace} {name}"
-    stage.keep("running", "all", {k: v for k, v in (stage.recall("running", "all") or {}).items() if k != key})
-    stage.keep("waiting", "all", {k: v for k, v in (stage.recall("waiting", "all") or {}).items() if k != key})
+    stage.keep(
+        "running", "all", {k: v for k, v in (stage.recall("running", "all") or {}).items() if k != key}
+    )
+    stage.keep(
+        "waiting", "all", {k: v for k, v in (stage.recall("waiting", "all") or {}).items() if k != key}
+    )
     target = stage.recall("target", key)
     if target is not None:
         stage.keep("target", key, None)

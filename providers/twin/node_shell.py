@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 
 from providers.ports import Finished
 from providers.twin import forwarding, ovs_view, vswitchd
-from providers.twin.ovs_view import Bridge, Iface
+from providers.twin.ovs_view import Bridge, Iface, View
 from providers.twin.stage import Stage
 
-_PACKET = re.compile(r"in_port=controller\s+packet=([0-9a-fA-F]*)\s+actions=(?:mod_vlan_vid:([0-9]+),)?normal")
+_PACKET = re.compile(
+    r"in_port=(controller|[0-9]+)\s+packet=([0-9a-fA-F]*)\s+actions=(?:mod_vlan_vid:([0-9]+),)?normal"
+)
 _HEADER = " port  VLAN  MAC                Age\n"
 
 
@@ -33,7 +35,9 @@ def _appctl(stage: Stage, node: str, args: list[str]) -> Finished:
         return _ovn_appctl(stage, node, ["-t", target, *args])
     match args:
         case []:
-            return Finished(1, "", "ovs-appctl: at least one non-option argument is required (use --help for help)\n")
+            return Finished(
+                1, "", "ovs-appctl: at least one non-option argument is required (use --help for help)\n"
+            )
         case ["fdb/show", name]:
             bridge = ovs_view.read(stage.ovsdb(node)).bridges.get(name)
             if bridge is None:
@@ -45,13 +49,21 @@ def _appctl(stage: Stage, node: str, args: list[str]) -> Finished:
             return Finished(0, _datapath(stage, node), "")
         case ["version"]:
             return Finished(0, "ovs-vswitchd (Open vSwitch) 3.1.0\n", "")
-    return _answer(2, "ovs-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)')
+    return _answer(
+        2, "ovs-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)'
+    )
+
+
+def _port(view: View, bridge: str, number: str) -> str | None:
+    """The UUID of the interface with that OpenFlow number."""
+    interfaces = (i for port in view.bridges[bridge].ports.values() for i in port.interfaces)
+    return next((i.uuid for i in interfaces if str(i.ofport) == number), None)
 
 
 def _datapath(stage: Stage, node: str) -> str:
     """Every port that the datapath has, those included that the database does not know on that bridge any more."""
     view = ovs_view.read(stage.ovsdb(node))
-    left = vswitchd.stale_ports(stage, node, view)
+    left = vswitchd.copies(stage, node, view)
     lines = ["netdev@ovs-netdev: hit:0 missed:0"]
     for bridge in sorted(view.bridges.values(), key=lambda b: b.name):
         lines.append(f"  {bridge.name}:")
@@ -104,19 +116,25 @@ def _entries(stage: Stage, node: str, bridge: Bridge) -> str:
 def _ovn_appctl(stage: Stage, node: str, args: list[str]) -> Finished:
     target, args = _target(args, "ovn-northd")
     if not target.startswith("ovn-controller"):
-        why = f"cannot read pidfile \"/var/run/ovn/{target}.pid\" (No such file or directory)"
+        why = f'cannot read pidfile "/var/run/ovn/{target}.pid" (No such file or directory)'
         return Finished(1, "", f"ovn-appctl: {why}\n")
     match args:
         case []:
-            return Finished(1, "", "ovn-appctl: at least one non-option argument is required (use --help for help)\n")
+            return Finished(
+                1, "", "ovn-appctl: at least one non-option argument is required (use --help for help)\n"
+            )
         case ["version"]:
             return Finished(0, _version(stage, node), "")
-    return _answer(2, "ovn-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)')
+    return _answer(
+        2, "ovn-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)'
+    )
 
 
 def _version(stage: Stage, node: str) -> str:
     ovn = (stage.recall("ovn-version", node) or {"ovn": stage.settings.ovn})["ovn"]
-    return f"ovn-controller {ovn}\nOpen vSwitch Library 3.1.0\nOpenFlow versions 0x6:0x6\nSB DB Schema 20.27.0\n"
+    return (
+        f"ovn-controller {ovn}\nOpen vSwitch Library 3.1.0\nOpenFlow versions 0x6:0x6\nSB DB Schema 20.27.0\n"
+    )
 
 
 def _ofctl(stage: Stage, node: str, args: list[str]) -> Finished:
@@ -138,15 +156,20 @@ def _packet_out(stage: Stage, node: str, bridge: str, what: str) -> Finished:
     match = _PACKET.fullmatch(what.strip())
     if match is None:
         return Finished(1, "", f"ovs-ofctl: {what}: unknown action or field\n")
-    frame, vlan = match[1].lower(), int(match[2]) if match[2] else None
+    frame, vlan = match[2].lower(), int(match[3]) if match[3] else None
     if len(frame) % 2 or len(frame) < 28:
-        return Finished(1, "", "ovs-ofctl: packet: too short for an Ethernet frame or not in hexadecimal digits\n")
+        return Finished(
+            1, "", "ovs-ofctl: packet: too short for an Ethernet frame or not in hexadecimal digits\n"
+        )
     if vlan is not None and vlan > 4095:
         return Finished(1, "", f"ovs-ofctl: {vlan}: not a valid VLAN VID\n")
     if vlan is None:
         vlan = int(frame[28:32], 16) & 0xFFF if frame[24:28] == "8100" and len(frame) >= 32 else 0
     mac = ":".join(frame[i : i + 2] for i in range(12, 24, 2))
-    forwarding.emit(stage, node, name, vlan, mac)
+    source = _port(view, name, match[1])
+    if match[1] != "controller" and source is None:
+        return Finished(1, "", f"ovs-ofctl: {match[1]} is not a valid OpenFlow port\n")
+    forwarding.emit(stage, node, name, vlan, mac, source)
     return Finished(0, "", "")
 
 

@@ -30,7 +30,9 @@ class OvnController:
             yield change.name, settings.ovn_controller
 
     def reconcile(self, stage: Stage, key: str) -> float | None:
-        memory = dict(stage.recall(self.name, key) or {"started": stage.clock.now(), "claims": {}, "local": {}})
+        memory = dict(
+            stage.recall(self.name, key) or {"started": stage.clock.now(), "claims": {}, "local": {}}
+        )
         view = ovs_view.read(stage.ovsdb(key))
         if INTEGRATION not in view.bridges:
             return None
@@ -46,7 +48,9 @@ class OvnController:
         stage.keep(self.name, key, memory)
         return min((instant for instant in (pending, again) if instant is not None), default=None)
 
-    def _patch(self, stage: Stage, node: str, view: View, memory: Mapping[str, Any]) -> tuple[bool, float | None]:
+    def _patch(
+        self, stage: Stage, node: str, view: View, memory: Mapping[str, Any]
+    ) -> tuple[bool, float | None]:
         """Bring the pairs in line; returns whether it tried, and when to come back for what may not go yet."""
         mappings = parse_mappings(view.external_ids.get(MAPPINGS, ""))
         wanted = _wanted(memory["local"], mappings, view)

@@ -27,7 +27,9 @@ _COLUMNS = {
         "external_ids",
     ],
 }  # fmt: skip
-_READ = [{"op": "select", "table": table, "where": [], "columns": columns} for table, columns in _COLUMNS.items()]
+_READ = [
+    {"op": "select", "table": table, "where": [], "columns": columns} for table, columns in _COLUMNS.items()
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,11 @@ def read(ovsdb: Ovsdb) -> View:
     for row in sorted(bridges, key=lambda row: row["name"]):
         held = sorted((by_port[uuid] for _, uuid in members(row["ports"])), key=lambda port: port.name)
         found[row["name"]] = Bridge(
-            row["_uuid"][1], row["name"], row["datapath_type"], pairs(row["external_ids"]), {p.name: p for p in held}
+            row["_uuid"][1],
+            row["name"],
+            row["datapath_type"],
+            pairs(row["external_ids"]),
+            {p.name: p for p in held},
         )
     root = roots[0]
     return View(pairs(root["external_ids"]), root["next_cfg"], root["cur_cfg"], found)
@@ -160,8 +166,12 @@ def symbol(name: str) -> str:
 def remove_port(bridge: Bridge, port: Port) -> dict[str, Any]:
     """The operation that takes a port out of its bridge; the database collects what is left of it."""
     out = ["ports", "delete", ["uuid", port.uuid]]
-    return {"op": "mutate", "table": "Bridge", "where": [["_uuid", "==", ["uuid", bridge.uuid]]], "mutations": [out]}
+    return {
+        "op": "mutate",
+        "table": "Bridge",
+        "where": [["_uuid", "==", ["uuid", bridge.uuid]]],
+        "mutations": [out],
+    }
 
 
 BUMP = {"op": "mutate", "table": DATABASE, "where": [], "mutations": [["next_cfg", "+=", 1]]}
-

@@ -61,7 +61,9 @@ _INT = Column("integer")
 _BOOL = Column("boolean")
 
 
-def _optional(atom: str, choices: tuple[str, ...] = (), bounds: tuple[int, int | None] | None = None) -> Column:
+def _optional(
+    atom: str, choices: tuple[str, ...] = (), bounds: tuple[int, int | None] | None = None
+) -> Column:
     return Column(atom, "set", 0, 1, choices=choices, bounds=bounds)
 
 

@@ -85,7 +85,9 @@ class Desk:
         self._store = host.store
         self._other = other
 
-    def serve(self, request: Request, act: Callable[[], T], *, outcome: Callable[[T], str] = lambda _: "ok") -> T:
+    def serve(
+        self, request: Request, act: Callable[[], T], *, outcome: Callable[[T], str] = lambda _: "ok"
+    ) -> T:
         """Carry out one call. `act` raises `_Pending` to be tried again once time has passed."""
         effect = None
         first = True
@@ -140,7 +142,9 @@ class Desk:
         armed = self._store.armed_faults()
         for fault, match, nth, kind, seen in armed:
             # Time cannot fail, hang or go missing: at the clock only a kill has a meaning.
-            if (request.port == "clock" and not kind.startswith("kill")) or not fnmatchcase(str(request), match):
+            if (request.port == "clock" and not kind.startswith("kill")) or not fnmatchcase(
+                str(request), match
+            ):
                 continue
             fires = effect is None and seen + 1 >= nth
             effect = kind if fires else effect

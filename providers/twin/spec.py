@@ -170,7 +170,9 @@ class _Field:
             try:
                 value = datetime.fromisoformat(value.replace("Z", "+00:00"))
             except ValueError:
-                raise self.fail(f"expected an instant such as 2026-01-15T01:00:00Z, found {value!r}") from None
+                raise self.fail(
+                    f"expected an instant such as 2026-01-15T01:00:00Z, found {value!r}"
+                ) from None
         if not isinstance(value, datetime):
             raise self.fail(f"expected an instant such as 2026-01-15T01:00:00Z, found {value!r}")
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
@@ -190,7 +192,18 @@ class _Field:
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
         "vms")  # fmt: skip
-_NODE = ("labels", "memory", "mappings", "nics", "bridges", "cordoned", "ready", "reachable", "ovn", "ovnStarted")
+_NODE = (
+    "labels",
+    "memory",
+    "mappings",
+    "nics",
+    "bridges",
+    "cordoned",
+    "ready",
+    "reachable",
+    "ovn",
+    "ovnStarted",
+)
 _MISSING: dict[str, Any] = {
     "seed": 1,
     "start": "2026-01-15T01:00:00Z",
@@ -241,7 +254,9 @@ def _read_head(document: Mapping[str, Any]) -> str:
             raise found.fail(f"expected {want}, found {found.value!r}")
     if fields.get("spec") is None:
         raise WorldError("missing", ("spec",))
-    metadata = (fields.get("metadata") or _Field(None, ("metadata",))).mapping(("name", "labels", "annotations"))
+    metadata = (fields.get("metadata") or _Field(None, ("metadata",))).mapping(
+        ("name", "labels", "annotations")
+    )
     if "name" not in metadata:
         raise WorldError("missing", ("metadata", "name"))
     return metadata["name"].text()
@@ -302,7 +317,12 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
     fields = {**defaults, **own}
 
     def both(field: str) -> dict[str, str]:
-        return {key: value for level in (defaults, own) if field in level for key, value in level[field].strings().items()}
+        return {
+            key: value
+            for level in (defaults, own)
+            if field in level
+            for key, value in level[field].strings().items()
+        }
 
     def one(field: str) -> _Field:
         return _or_default(fields, field, item)
@@ -382,7 +402,9 @@ def derived_mac(seed: int, *names: str) -> str:
     return ":".join(f"{byte:02x}" for byte in (2, *digest[:5]))
 
 
-def _read_vms(field: _Field, networks: Sequence[NetworkSpec], nodes: Sequence[NodeSpec]) -> tuple[VmSpec, ...]:
+def _read_vms(
+    field: _Field, networks: Sequence[NetworkSpec], nodes: Sequence[NodeSpec]
+) -> tuple[VmSpec, ...]:
     known = {f"{network.namespace}/{network.name}" for network in networks}
     names = {node.name for node in nodes}
     return tuple(_read_vm(item, known, names) for item in field.mapping().values())

@@ -175,11 +175,14 @@ class Store:
     def events(self, api: str, kind: str, since: int) -> tuple[tuple[int, str, str], ...]:
         """The (version, type, JSON) of the changes of one kind after `since`."""
         found = self.db.execute(
-            "SELECT rv, type, body FROM history WHERE rv > ? AND api = ? AND kind = ? ORDER BY rv", (since, api, kind)
+            "SELECT rv, type, body FROM history WHERE rv > ? AND api = ? AND kind = ? ORDER BY rv",
+            (since, api, kind),
         )
         return tuple(found)
 
-    def record_call(self, at: float, pid: int, port: str, node: str, verb: str, what: str, outcome: str) -> None:
+    def record_call(
+        self, at: float, pid: int, port: str, node: str, verb: str, what: str, outcome: str
+    ) -> None:
         self.db.execute(
             "INSERT INTO log (at, pid, port, node, verb, text, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (at, pid, port, node, verb, what, outcome),

@@ -309,7 +309,9 @@ class _Transaction:
         for member in sorted(needs - op.keys()):
             raise OpError("syntax error", prefix + f"Required '{member}' member is missing.", text(op))
         for member in sorted(op.keys() - needs - may - {"op"}):
-            raise OpError("syntax error", prefix + f"Member '{member}' is present but not allowed here.", text(op))
+            raise OpError(
+                "syntax error", prefix + f"Member '{member}' is present but not allowed here.", text(op)
+            )
         result: Row = getattr(self, op["op"])(op)
         return result
 
@@ -353,17 +355,16 @@ class _Transaction:
             held[to, target] = held.get((to, target), 0) + 1
         for table, uuid in self.deleted:
             if (table, uuid) in held:
-                details = f"cannot delete {table} row {uuid} because of {held[table, uuid]} remaining reference(s)"
+                details = (
+                    f"cannot delete {table} row {uuid} because of {held[table, uuid]} remaining reference(s)"
+                )
                 raise OpError("referential integrity violation", details)
 
     def collect_garbage(self) -> None:
         while True:
             kept = {(to, target) for _, _, _, to, target in self.references()}
             lost = [
-                (table, uuid)
-                for table in NAMED
-                for uuid in self.tables[table]
-                if (table, uuid) not in kept
+                (table, uuid) for table in NAMED for uuid in self.tables[table] if (table, uuid) not in kept
             ]
             if not lost:
                 return
@@ -384,7 +385,9 @@ class _Transaction:
             if uuid not in self.before[table]:
                 return "was inserted by this transaction"
             if self.before[table][uuid] is self.tables[table][uuid]:
-                return "existed in the database before this transaction and was not modified by the transaction"
+                return (
+                    "existed in the database before this transaction and was not modified by the transaction"
+                )
             return (
                 "had the following index values before the transaction: "
                 f"{value_of(table, self.before[table][uuid], 'name')}"

@@ -44,9 +44,14 @@ class Vswitchd:
         memory["again"] = False
         view = ovs_view.read(stage.ovsdb(key))
         memory["stale"] = _stale(memory["stale"], memory["seen"], view)
+        known = {port for ports in memory["seen"].values() for port in ports}
         memory["seen"] = {name: sorted(bridge.ports) for name, bridge in view.bridges.items()}
         ends = now + stage.settings.vswitchd
-        memory["pass"] = {"ends": ends, "rows": _results(stage, key, view, memory["stale"]), "cfg": view.next_cfg}
+        memory["pass"] = {
+            "ends": ends,
+            "rows": _results(stage, key, view, memory["stale"], known),
+            "cfg": view.next_cfg,
+        }
         stage.keep(self.name, key, memory)
         return ends
 
@@ -63,42 +68,63 @@ def _write(stage: Stage, node: str, finished: Mapping[str, Any]) -> None:
 def _stale(stale: Mapping[str, Any], seen: Mapping[str, list[str]], view: View) -> dict[str, Any]:
     """The patch ports of which OVS 3.1 keeps a copy on a bridge that they left, because one pass saw them change bridges.
 
-    From a bridge that sorts first the port is dead at once, and it ends with that bridge. From one that sorts later
-    it works, and dies when that bridge goes. Both end when a pass has seen each of the two patch ports gone. Which
-    direction does what was measured, not understood.
+    From a bridge that sorts first the port is dead, until that bridge goes or a pass has seen each of the two patch
+    ports gone. From one that sorts later it works all the time: the next pass drops the copy and blames the peer, the
+    one after that forgets it. Which direction does what was measured, not understood.
     """
     found = {}
     present = {port for bridge in view.bridges.values() for port in bridge.ports}
     for name, entry in stale.items():
         gone = sorted({*entry["gone"], *({name, entry["peer"]} - present)})
-        if len(gone) < 2 and (entry["bridge"] in view.bridges or entry["sleeps"]):
-            found[name] = {**entry, "gone": gone}
+        if len(gone) < 2 and (entry["looks"] < 1 if entry["works"] else entry["bridge"] in view.bridges):
+            found[name] = {**entry, "gone": gone, "looks": entry["looks"] + 1}
     for left, ports in seen.items():
-        if left not in view.bridges:
-            continue
         for port in ports:
             now = view.bridge_of(port)
             iface = view.patch(port)
-            if now is not None and iface is not None and iface.type == "patch" and left != now.name:
-                found[port] = {"bridge": left, "peer": iface.peer, "gone": [], "sleeps": left > now.name}
+            if (
+                left in view.bridges
+                and now is not None
+                and iface is not None
+                and iface.type == "patch"
+                and left != now.name
+            ):
+                found[port] = {
+                    "bridge": left,
+                    "peer": iface.peer,
+                    "gone": [],
+                    "looks": 0,
+                    "works": left > now.name,
+                }
     return found
 
 
-def stale_ports(stage: Stage, node: str, view: View) -> list[tuple[str, str]]:
+def copies(stage: Stage, node: str, view: View) -> list[tuple[str, str]]:
     """What the datapath has beside the database: (bridge, port), for each copy that was kept."""
     memory = stage.recall(Vswitchd.name, node) or {}
-    return sorted((entry["bridge"], name) for name, entry in memory.get("stale", {}).items() if entry["bridge"] in view.bridges)
+    kept = [
+        (e["bridge"], name) for name, e in memory.get("stale", {}).items() if not (e["works"] and e["looks"])
+    ]
+    return sorted((bridge, name) for bridge, name in kept if bridge in view.bridges)
 
 
-def _results(stage: Stage, node: str, view: View, stale: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def dead_ports(stage: Stage, node: str) -> set[str]:
+    """The patch ports that carry nothing, whatever the database says of them."""
+    memory = stage.recall(Vswitchd.name, node) or {}
+    return {end for name, e in memory.get("stale", {}).items() if not e["works"] for end in (name, e["peer"])}
+
+
+def _results(
+    stage: Stage, node: str, view: View, stale: Mapping[str, Any], known: set[str]
+) -> dict[str, dict[str, Any]]:
     """The rows of Interface that change, by UUID."""
     found = {}
-    blamed = {e["peer"] for e in stale.values() if not (e["sleeps"] and e["bridge"] in view.bridges)}
+    blamed = {e["peer"] for e in stale.values() if e["looks"] or not e["works"]}
     for bridge in view.bridges.values():
         free = _free_numbers(bridge)
         for port in bridge.ports.values():
             for iface in port.interfaces:
-                row = _result(stage, node, view, bridge, iface, blamed, free)
+                row = _result(stage, node, view, bridge, iface, blamed, known, free)
                 if row:
                     found[iface.uuid] = row
     return found
@@ -110,12 +136,23 @@ def _free_numbers(bridge: Bridge) -> Iterator[int]:
 
 
 def _result(
-    stage: Stage, node: str, view: View, bridge: Bridge, iface: Iface, blamed: set[str], free: Iterator[int]
+    stage: Stage,
+    node: str,
+    view: View,
+    bridge: Bridge,
+    iface: Iface,
+    blamed: set[str],
+    known: set[str],
+    free: Iterator[int],
 ) -> dict[str, Any]:
     link = _link(stage, node, iface)
     error = None
     if iface.type == "patch":
         error = _peer_error(view, bridge, iface, blamed)
+        if error is None and iface.error is not None and iface.peer not in known:
+            error = (
+                iface.error
+            )  # the pass that finds the peer again leaves the old error; the next one clears it
     elif link is None:
         error = f"could not open network device {iface.name} (No such device)"
     row: dict[str, Any] = {}

@@ -179,7 +179,8 @@ class TwinWorld:
             raise ValueError(f"nth counts from 1, found {nth}")
         with self._store.call():
             self._store.db.execute(
-                "INSERT INTO faults (match, nth, effect, seen, fired) VALUES (?, ?, ?, 0, 0)", (match, nth, effect)
+                "INSERT INTO faults (match, nth, effect, seen, fired) VALUES (?, ?, ?, 0, 0)",
+                (match, nth, effect),
             )
 
     def faults(self) -> tuple[Fault, ...]:
@@ -205,7 +206,9 @@ class TwinWorld:
             if name not in CONTROLLERS:
                 raise ValueError(f"unknown controller {name!r}; known: {', '.join(CONTROLLERS)}")
         with self._call() as host:
-            host.store.put("meta|controllers", {**host.store.get("meta|controllers"), **dict.fromkeys(names, False)})
+            host.store.put(
+                "meta|controllers", {**host.store.get("meta|controllers"), **dict.fromkeys(names, False)}
+            )
             for name in names:
                 host.store.db.execute("DELETE FROM queue WHERE controller = ?", (name,))
 

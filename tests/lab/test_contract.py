@@ -29,19 +29,6 @@ OLD = "physnet:br-ex,vmnet:br-vmdata,storage:br-storage"
 NEW = "physnet:br-ex,vmnet:br-phy,storage:br-storage"
 OUTER = "patch-vlan224_ovn_localnet_port-to-br-int"
 INNER = "patch-br-int-to-vlan224_ovn_localnet_port"
-ANNOUNCED = pytest.mark.parametrize(
-    "site",
-    [
-        pytest.param(
-            "twin",
-            marks=pytest.mark.xfail(
-                strict=True, reason="the twin's ovs-ofctl takes no in_port but controller"
-            ),
-        ),
-        "lab",
-    ],
-    indirect=True,
-)
 STALE = {"error": "timed out", "details": '"where" clause test failed'}
 
 
@@ -124,7 +111,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     lab.reset(NODE)
 
 
-@ANNOUNCED
 def test_silent_guest_stays_dark_after_a_remap_until_it_is_announced(site: Site) -> None:
     site.quiet()
     assert site.reachable()
@@ -235,7 +221,6 @@ def test_port_of_a_missing_card_says_so(site: Site) -> None:
     assert row["ofport"] == -1
 
 
-@ANNOUNCED
 def test_old_bridge_deleted_in_one_transaction_with_the_remap_moves_the_port(site: Site) -> None:
     site.steady()
     bridges = site.rows("Bridge", ["name", "==", "br-vmdata"])

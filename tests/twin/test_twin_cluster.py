@@ -49,7 +49,9 @@ def test_a_patch_at_an_old_version_conflicts_and_does_nothing(world: TwinWorld) 
     assert after is not None
     assert "unschedulable" not in after["spec"]
     fresh = after["metadata"]["resourceVersion"]
-    assert world.cluster.write(MergePatch(NODE, {"spec": {"unschedulable": True}}, fresh))["spec"]["unschedulable"]
+    assert world.cluster.write(MergePatch(NODE, {"spec": {"unschedulable": True}}, fresh))["spec"][
+        "unschedulable"
+    ]
 
 
 def test_create_fills_in_and_refuses_a_second_of_the_name(world: TwinWorld) -> None:
@@ -95,7 +97,9 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(world: TwinWorld) -> No
         (MergePatch(NODE, {"metadata": {"uid": "x"}}), Refused),
     ],
 )
-def test_what_the_api_does_not_take(world: TwinWorld, request_: Create | MergePatch, error: type[Exception]) -> None:
+def test_what_the_api_does_not_take(
+    world: TwinWorld, request_: Create | MergePatch, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         world.cluster.write(request_)
 
@@ -128,7 +132,10 @@ def test_a_watch_tells_what_came_after_and_ends_in_silence(world: TwinWorld) -> 
     world.cluster.write(MergePatch(MAP, {"data": {"a": "2"}}))
     world.cluster.write(Delete(MAP))
     before = world.clock.now()
-    events = [(e.type, e.object["data"]["a"]) for e in world.cluster.watch("v1", "ConfigMap", since=since, timeout=7)]
+    events = [
+        (e.type, e.object["data"]["a"])
+        for e in world.cluster.watch("v1", "ConfigMap", since=since, timeout=7)
+    ]
     assert events == [("ADDED", "1"), ("MODIFIED", "2"), ("DELETED", "2")]
     assert world.clock.now() - before == pytest.approx(7)
 
@@ -141,7 +148,9 @@ def test_what_a_caller_does_to_an_object_it_got_stays_with_the_caller(world: Twi
 
 def test_the_vm_objects_refer_to_each_other(world: TwinWorld) -> None:
     found = vmi(world, "talker")
-    (pod,) = world.cluster.list("v1", "Pod", labels={"kubevirt.io/created-by": found["metadata"]["uid"]}).items
+    (pod,) = world.cluster.list(
+        "v1", "Pod", labels={"kubevirt.io/created-by": found["metadata"]["uid"]}
+    ).items
     assert found["status"]["activePods"] == {pod["metadata"]["uid"]: "worker-01"}
     assert pod["metadata"]["labels"]["kubevirt.io"] == "virt-launcher"
     assert pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == "default/vlan224"

@@ -128,7 +128,9 @@ cordon = MergePatch(Ref("v1", "Node", "worker-01"), {{"spec": {{"unschedulable":
 
 
 @pytest.mark.parametrize(("effect", "done"), [("kill", False), ("kill-after", True)])
-def test_the_caller_is_killed_before_or_after(world: TwinWorld, tmp_path: Path, effect: str, done: bool) -> None:
+def test_the_caller_is_killed_before_or_after(
+    world: TwinWorld, tmp_path: Path, effect: str, done: bool
+) -> None:
     world.add_fault("cluster * patch *", nth=1, effect=effect)
     dead = child(tmp_path / "world", "world.cluster.write(cordon); print('survived')")
     assert (dead.returncode, dead.stdout) == (-signal.SIGKILL, "")

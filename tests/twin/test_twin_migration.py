@@ -62,7 +62,9 @@ def test_a_migration_goes_through_its_phases(world: TwinWorld) -> None:
     assert status["migrationState"]["startTimestamp"] < status["migrationState"]["endTimestamp"]
     (pod,) = pods_of(world, "talker")
     assert status["activePods"] == {pod["metadata"]["uid"]: "worker-02"}
-    assert pod["metadata"]["labels"]["kubevirt.io/migrationJobUID"] == status["migrationState"]["migrationUid"]
+    assert (
+        pod["metadata"]["labels"]["kubevirt.io/migrationJobUID"] == status["migrationState"]["migrationUid"]
+    )
     assert world.clock.now() >= start + 4
 
 
@@ -126,7 +128,11 @@ def test_a_cordoned_node_takes_no_vm_and_the_pod_says_why(world: TwinWorld) -> N
     assert phase(world, "m") == "Scheduling"
     (waiting,) = [pod for pod in pods_of(world, "talker") if not pod["spec"].get("nodeName")]
     (condition,) = waiting["status"]["conditions"]
-    assert (condition["type"], condition["status"], condition["reason"]) == ("PodScheduled", "False", "Unschedulable")
+    assert (condition["type"], condition["status"], condition["reason"]) == (
+        "PodScheduled",
+        "False",
+        "Unschedulable",
+    )
     assert condition["message"].startswith(
         "0/2 nodes are available: 1 node(s) didn't match pod anti-affinity rules, 1 node(s) were unschedulable."
     )
@@ -173,9 +179,13 @@ def test_a_selector_pins_the_target(tmp_path: Path) -> None:
 
 
 def test_a_vm_that_cannot_migrate_is_refused_with_its_reason(tmp_path: Path) -> None:
-    vms = {"default/fixed": {"node": "worker-01", "migratable": "DisksNotLiveMigratable: PVC data is not shared"}}
+    vms = {
+        "default/fixed": {"node": "worker-01", "migratable": "DisksNotLiveMigratable: PVC data is not shared"}
+    }
     with make(tmp_path / "w", vms=vms) as world:
-        with pytest.raises(Refused, match=r"Cannot migrate VMI, Reason: DisksNotLiveMigratable.*PVC data is not shared"):
+        with pytest.raises(
+            Refused, match=r"Cannot migrate VMI, Reason: DisksNotLiveMigratable.*PVC data is not shared"
+        ):
             migrate(world, "fixed", "m")
         assert phase(world, "m") is None
 

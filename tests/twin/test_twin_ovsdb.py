@@ -104,7 +104,12 @@ def test_two_ports_of_one_name_are_refused_at_the_end(world: TwinWorld) -> None:
     results = transact(
         world,
         NODE,
-        {"op": "insert", "table": "Port", "uuid-name": "p", "row": {"name": "bond0", "interfaces": ["named-uuid", "i"]}},
+        {
+            "op": "insert",
+            "table": "Port",
+            "uuid-name": "p",
+            "row": {"name": "bond0", "interfaces": ["named-uuid", "i"]},
+        },
         {"op": "insert", "table": "Interface", "uuid-name": "i", "row": {"name": "other"}},
         {
             "op": "mutate",
@@ -144,8 +149,13 @@ def test_a_row_in_use_cannot_be_deleted(world: TwinWorld) -> None:
 
 def test_a_reference_to_nothing_is_refused(world: TwinWorld) -> None:
     row = {"interfaces": ["uuid", "11111111-1111-1111-1111-111111111111"]}
-    _, error = transact(world, NODE, {"op": "update", "table": "Port", "where": [["name", "==", "bond0"]], "row": row})
-    assert anonymous(error) == "Table Port column interfaces row U references nonexistent row U in table Interface."
+    _, error = transact(
+        world, NODE, {"op": "update", "table": "Port", "where": [["name", "==", "bond0"]], "row": row}
+    )
+    assert (
+        anonymous(error)
+        == "Table Port column interfaces row U references nonexistent row U in table Interface."
+    )
 
 
 def test_an_error_leaves_the_rest_undone_and_unanswered(world: TwinWorld) -> None:
@@ -201,14 +211,18 @@ def test_an_unknown_database_is_an_error(world: TwinWorld) -> None:
 
 def test_conditions_select_as_they_should(world: TwinWorld) -> None:
     def names(*where: Any) -> list[str]:
-        rows = transact(world, NODE, {"op": "select", "table": "Port", "where": list(where), "columns": ["name"]})
+        rows = transact(
+            world, NODE, {"op": "select", "table": "Port", "where": list(where), "columns": ["name"]}
+        )
         return sorted(row["name"] for row in rows[0]["rows"])
 
     every = names()
     assert names(["tag", "==", 100]) == names(["tag", "includes", 100]) == ["patch-phy-to-ex"]
     assert names(["tag", ">", 99], ["tag", "<=", 100]) == ["patch-phy-to-ex"]
     assert names(["tag", ">", 100]) == []
-    assert names(["tag", "excludes", 100]) == names(["tag", "!=", 100]) == sorted({*every} - {"patch-phy-to-ex"})
+    assert (
+        names(["tag", "excludes", 100]) == names(["tag", "!=", 100]) == sorted({*every} - {"patch-phy-to-ex"})
+    )
     assert names(["tag", "==", ["set", []]], ["name", "==", "bond0"]) == ["bond0"]
 
 

@@ -60,8 +60,12 @@ def test_the_mapping_and_the_old_port_together_move_it(world: TwinWorld) -> None
     move_port_first(world, NODE, NEW, "br-vmdata")
     assert bridge_of(world, NODE, OUTER) == "br-phy"
     assert port(world, NODE, OUTER)["ofport"] >= 1
-    assert port(world, NODE, OUTER)["error"] is port(world, NODE, INNER)["error"] is None
     assert world.reachable("default/talker") == (True, "")
+    assert port(world, NODE, INNER)["error"] == NO_PEER, (
+        "an error of the middle of the move, until vswitchd looks again"
+    )
+    carry_out(world, NODE)
+    assert port(world, NODE, OUTER)["error"] is port(world, NODE, INNER)["error"] is None
     assert TALKER in learned(world, NODE, "br-phy")
     assert TALKER not in learned(world, NODE, "br-vmdata")
 
@@ -80,8 +84,41 @@ def test_ovn_takes_the_port_that_somebody_else_inserted(world: TwinWorld) -> Non
     assert port(world, NODE, INNER)["error"] == NO_PEER
     assert not world.reachable("default/talker")[0]
     carry_out(world, NODE, *patch_rows("br-phy", OUTER, INNER))
-    assert port(world, NODE, INNER)["error"] is None
     assert world.reachable("default/talker")[0]
+    carry_out(world, NODE)
+    assert port(world, NODE, INNER)["error"] is None
+
+
+def homes_in_datapath(world: TwinWorld, node: str, name: str) -> list[str]:
+    shown = world.shell(node).run(["ovs-appctl", "dpif/show"], timeout=5).out
+    homes, bridge = [], ""
+    for line in shown.splitlines():
+        if line.startswith("  ") and line.endswith(":"):
+            bridge = line.strip(" :")
+        elif line.split()[0] == name:
+            homes.append(bridge)
+    return homes
+
+
+def test_a_port_moved_in_one_transaction_leaves_a_copy_in_the_datapath_until_vswitchd_looks_again(
+    world: TwinWorld,
+) -> None:
+    world.controllers_off("ovn-controller")
+    carry_out(
+        world,
+        NODE,
+        mapping(NEW),
+        without(world, NODE, "br-vmdata", OUTER),
+        with_port(world, NODE, "br-phy", OUTER),
+    )
+    assert homes_in_datapath(world, NODE, OUTER) == ["br-phy", "br-vmdata"]
+    assert port(world, NODE, INNER)["error"] is None
+    carry_out(world, NODE)
+    assert homes_in_datapath(world, NODE, OUTER) == ["br-phy"]
+    assert port(world, NODE, INNER)["error"] == NO_PEER
+    assert world.reachable("default/talker")[0], "it looks broken, and carries traffic"
+    carry_out(world, NODE)
+    assert port(world, NODE, INNER)["error"] is None
 
 
 def test_inserting_after_ovn_did_is_refused_as_ovsdb_refuses_it(world: TwinWorld) -> None:
@@ -249,7 +286,10 @@ def test_a_mapping_to_a_missing_bridge_takes_the_ports_away(world: TwinWorld) ->
     carry_out(world, NODE, mapping("physnet:br-ex,vmnet:br-nope"))
     world.tick(1)
     assert bridge_of(world, NODE, OUTER) is None
-    assert world.reachable("default/talker") == (False, f"vlan224: {NODE}: no patch port {OUTER} on any bridge")
+    assert world.reachable("default/talker") == (
+        False,
+        f"vlan224: {NODE}: no patch port {OUTER} on any bridge",
+    )
 
 
 def test_dropping_physnet_cuts_the_nodes_own_network(world: TwinWorld) -> None:
@@ -300,7 +340,10 @@ def test_the_examples_start_as_they_say(tmp_path: Path, example: str) -> None:
 
 def test_one_network_left_behind_holds_the_other_back(tmp_path: Path) -> None:
     networks = {f"default/vlan{vlan}": {"localnet": "vmnet", "vlan": vlan} for vlan in (224, 300)}
-    vms = {f"default/on-{vlan}": {"node": NODE, "networks": {"n": {"nad": f"default/vlan{vlan}"}}} for vlan in (224, 300)}
+    vms = {
+        f"default/on-{vlan}": {"node": NODE, "networks": {"n": {"nad": f"default/vlan{vlan}"}}}
+        for vlan in (224, 300)
+    }
     with make(tmp_path / "w", networks=networks, vms=vms) as world:
         carry_out(world, NODE, mapping(NEW), without(world, NODE, "br-vmdata", OUTER))
         world.tick(30)
@@ -308,5 +351,7 @@ def test_one_network_left_behind_holds_the_other_back(tmp_path: Path) -> None:
         assert world.reachable("default/on-300")[0]
         carry_out(world, NODE, without(world, NODE, "br-vmdata", OUTER.replace("224", "300")))
         world.tick(1)
-        assert bridge_of(world, NODE, OUTER) == bridge_of(world, NODE, OUTER.replace("224", "300")) == "br-phy"
+        assert (
+            bridge_of(world, NODE, OUTER) == bridge_of(world, NODE, OUTER.replace("224", "300")) == "br-phy"
+        )
         assert world.reachable("default/on-224")[0] and world.reachable("default/on-300")[0]

@@ -40,7 +40,9 @@ def test_an_address_is_forgotten_after_the_ageing_time(world: TwinWorld) -> None
 
 
 def test_the_nodes_own_address_is_local(world: TwinWorld) -> None:
-    assert re.search(r"^LOCAL     0  0a(:..){5}    0$", run(world, "ovs-appctl", "fdb/show", "br-ex").out, re.M)
+    assert re.search(
+        r"^LOCAL     0  0a(:..){5}    0$", run(world, "ovs-appctl", "fdb/show", "br-ex").out, re.M
+    )
 
 
 def test_the_version_of_ovn_is_the_worlds(tmp_path: Path) -> None:
@@ -57,7 +59,12 @@ def test_a_frame_without_a_vlan_action_goes_by_its_own_tag(world: TwinWorld) -> 
     move_port_first(world, NODE, NEW, "br-vmdata")
     plain = SILENT.replace(":", "")
     tagged = f"ffffffffffff{plain}810000e08035" + "00" * 28
-    assert run(world, "ovs-ofctl", "packet-out", "br-phy", f"in_port=controller packet={tagged} actions=normal").rc == 0
+    assert (
+        run(
+            world, "ovs-ofctl", "packet-out", "br-phy", f"in_port=controller packet={tagged} actions=normal"
+        ).rc
+        == 0
+    )
     assert world.reachable("default/silent")[0]
 
 

@@ -53,9 +53,17 @@ def put(*path: str, value: Any) -> Breaker:
         (("nodeDefaults", "bridges", "br-a-name-too-long"), {}, "not an interface name"),
         (("nodeDefaults", "bridges", "br-int"), {}, "already on bridge br-int"),
         (("nodeDefaults", "bridges", "br-two"), {"ports": {"bond0": {}}}, "already on bridge br-vmdata"),
-        (("nodeDefaults", "bridges", "br-two"), {"ports": {"b": {"bond": ["ens33"]}}}, "already on bridge br-phy"),
+        (
+            ("nodeDefaults", "bridges", "br-two"),
+            {"ports": {"b": {"bond": ["ens33"]}}},
+            "already on bridge br-phy",
+        ),
         (("nodeDefaults", "bridges", "br-two"), {"ports": {"b": {"bond": []}}}, "expected a list"),
-        (("nodeDefaults", "bridges", "br-two"), {"ports": {"b": {"bond": ["x"], "mode": "fast"}}}, "not a bond mode"),
+        (
+            ("nodeDefaults", "bridges", "br-two"),
+            {"ports": {"b": {"bond": ["x"], "mode": "fast"}}},
+            "not a bond mode",
+        ),
         (("nodeDefaults", "bridges", "br-two"), {"ports": {"b": {"tag": 9999}}}, "expected a whole number"),
         (("vms", "talker"), {"node": "worker-01"}, "expected namespace/name"),
         (("vms", "default/talker", "node"), "worker-09", "no such node"),
@@ -180,7 +188,10 @@ def test_a_large_world_stays_quick(tmp_path: Path) -> None:
     """3,000 reads of a world of 200 nodes: far below what reading all of it each time would take."""
     nodes = {f"worker-{number:03d}": {} for number in range(200)}
     network = {"net": {"nad": "default/vlan224"}}
-    vms = {f"default/vm-{number}": {"node": f"worker-{number % 200:03d}", "networks": network} for number in range(400)}
+    vms = {
+        f"default/vm-{number}": {"node": f"worker-{number % 200:03d}", "networks": network}
+        for number in range(400)
+    }
     with make(tmp_path, nodes=nodes, vms=vms) as world:
         start = time.monotonic()
         for node in [*nodes] * 5:
