@@ -218,6 +218,8 @@ class Executor:
     def _wait(self, action: Action, op: Wait) -> str:
         """`done` when the checks hold or one of `unless` does, else `timed-out`. A signal ends it at once."""
         began = self._clock.now()
+        if op.at_least:
+            self._clock.wait_until(began + op.at_least)
         pause, reported = FIRST_POLL_SECONDS, 0.0
         views = sorted({view_of(check.path) for check in (*op.checks, *op.unless)})
         while True:

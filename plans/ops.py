@@ -124,7 +124,7 @@ class Run:
 class Wait:
     """Wait until every check holds, or any of `unless` does, or `deadline` seconds have passed.
 
-    A wait changes nothing; it ends early on Ctrl-C. What it could not see before its deadline is for `step` to judge.
+    With `at_least` seconds it does not believe a sight any earlier. A wait changes nothing; it ends early on Ctrl-C. What it could not see before its deadline is for `step` to judge.
     """
 
     label: str
@@ -132,6 +132,7 @@ class Wait:
     checks: tuple[Check, ...]
     deadline: float
     unless: tuple[Check, ...] = ()
+    at_least: float = 0.0
     changes: Changes = field(default=(), repr=False)
     op: Literal["wait"] = "wait"
 

@@ -30,9 +30,11 @@ from plans.selection import applies_to
 OVN_SETTLE = 15
 """Seconds that ovn-controller must be up: in its first ~10 s it deletes no patch port (H45)."""
 
-LOOKS = 3
+LOOKS = 4
+LOOKS_AFTER_A_MOVE = 2
 LOOK_PAUSE = 0.2
-"""How often vswitchd is asked to look again before a pair is taken for broken, and the seconds in between."""
+"""How often vswitchd is asked to look again before a pair is taken for broken, how often before one that was just moved
+is taken for healthy (an error may be written after `cur_cfg`), and the seconds before each look."""
 
 LEARNED_LATELY = 60
 """Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
@@ -311,13 +313,24 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     here = guests(facts, node, localnet)
     if isinstance(datapath := facts.get(f"node/{node}/dp/*"), Unknown):
         return Stop(f"cannot tell whether a stale port is left in the datapath of {node}: {datapath.why}")
+    frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
+    if frames and "move" in done.outcomes and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
+        # The VMs' traffic first; whether every end is healthy is looked at with patience.
+        return Perform(tuple(frames))
     if (mend := _mend(args, facts, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
-    frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
     if frames:
         return Perform(tuple(frames))
     return Finished(
         f"{localnet} is on {to}; {len(set(here))} attachments announced" if here else f"{localnet} is on {to}"
+    )
+
+
+def _is_up(view: ovs.View, port: str) -> bool:
+    """Whether a port is on one bridge and has its OpenFlow number."""
+    homes = ovs.bridges_of_port(view, port)
+    return len(homes) == 1 and isinstance(
+        view["bridges"][homes[0]]["ports"][port]["interfaces"][0]["ofport"], int
     )
 
 
@@ -419,19 +432,17 @@ def _mend(
         return Perform(tuple(inserts))
     health = {lsp: _path_health(facts, view, node, lsp) for lsp in needed}
     broken = [lsp for lsp in needed if health[lsp] != "healthy"]
+    rounds = max((done.attempts.get(f"rebuild:{lsp}", 0) for lsp in needed), default=0)
+    looks = done.attempts.get(f"look-again:{rounds}", 0)
+    touched = any(label.startswith(("move", "insert:", "rebuild:")) for label in done.outcomes)
+    if looks < (LOOKS if broken else LOOKS_AFTER_A_MOVE if touched and needed else 0):
+        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in needed)
+        title = "both ends of each patch pair healthy"
+        label = f"healthy:{rounds}:{looks}"
+        wait = Wait(label=label, title=title, checks=checks, deadline=LOOK_PAUSE, at_least=LOOK_PAUSE)
+        return Perform((wait, _look_again(args, view, rounds)))
     if not broken:
         return None
-    rounds = max(done.attempts.get(f"rebuild:{lsp}", 0) for lsp in broken)
-    looks = done.attempts.get(f"look-again:{rounds}", 0)
-    if looks < LOOKS:
-        look = _look_again(args, view, rounds)
-        if looks == 0:
-            return Perform((look,))
-        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in broken)
-        title = "both ends of each patch pair healthy"
-        return Perform(
-            (Wait(label=f"healthy:{rounds}:{looks}", title=title, checks=checks, deadline=LOOK_PAUSE), look)
-        )
     if rounds >= REBUILDS:
         return Stop(
             f"the path stays broken after {rounds} rebuilds: " + "; ".join(health[lsp] for lsp in broken)

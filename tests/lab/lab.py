@@ -214,7 +214,7 @@ class Lab:
         self._vsctl(node, *_bridges(wanted))
         self._await_patches(node)
         for vm in self._guests_on(node):
-            self.speak(vm)
+            await_true(partial(self._spoken, node, vm), f"{node} has learned {vm}", within=5, every=0.1)
         (self.place.folder / f"reset-{node}").touch()
 
     def await_reachable(self, vm: str, *, within: float = 20.0) -> None:
@@ -345,6 +345,14 @@ class Lab:
     def _guests_on(self, node: str) -> list[str]:
         vmis = inventory.instances(self.cluster)
         return [vm for vm, vmi in vmis.items() if vmi["status"].get("nodeName") == node]
+
+    def _spoken(self, node: str, vm: str) -> bool:
+        """Have the guest speak, and see whether a bridge of its node has learned it, where one can."""
+        self.speak(vm)
+        bridges = {b for nic in self._nics(vm) if (b := self.patch_bridge(node, nic.network))}
+        shell = self.world.shell(node)
+        tables = "".join(shell.run(["ovs-appctl", "fdb/show", b], timeout=5).out for b in sorted(bridges))
+        return all(nic.mac in tables for nic in self._nics(vm))
 
     def _patches(self, node: str) -> list[str]:
         """Both ends of the guests' networks; the node's own, through br-ex, is never touched."""
