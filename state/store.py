@@ -165,8 +165,16 @@ def _corrupt(path: Path, why: str) -> str:
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's "begin" event below says which kind of BEGIN
-    connection.execute("PRAGMA journal_mode = WAL")
+    if _may_be_ours(connection):
+        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _may_be_ours(connection: sqlite3.Connection) -> bool:
+    """Whether a database is ovsplan's, or still empty: another program's keeps the journal mode that it has."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return bool(application == APPLICATION_ID or tables == 0)
 
 
 def _begin(connection: Connection) -> None:
