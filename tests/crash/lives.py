@@ -99,6 +99,13 @@ class Life:
         _, status = os.waitpid(self.pid, 0)
         return Ended(os.waitstatus_to_exitcode(status), self.printed(), self.printed("err"))
 
+    def await_printed(self, text: str, stream: str) -> None:
+        """Return once it has printed `text`."""
+        overdue = time.monotonic() + LIMIT_SECONDS
+        while text not in self.printed(stream):
+            assert time.monotonic() < overdue, f"it never printed {text!r}: {self.printed(stream)}"
+            time.sleep(0.005)
+
     def printed(self, stream: str = "out") -> str:
         """What it has printed so far."""
         return (self.folder / f"{stream}.{self.pid}").read_text()
@@ -126,7 +133,7 @@ def _child(
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if before is not None:
             before()
-        cli.verbs.apply.Executor = functools.partial(Executor, boundary=boundary)  # type: ignore[misc, assignment]
+        cli.verbs.apply.Executor = functools.partial(Executor, boundary=boundary)  # type: ignore[attr-defined]
         code = cli.main.run(args)
     except BaseException:  # a child must never return into the test runner that it is a copy of
         traceback.print_exc()
@@ -142,9 +149,9 @@ def _print_to(folder: Path) -> None:
         os.dup2(target, number)
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = io.StringIO()
     sys.stdout, sys.stderr = (
-        io.TextIOWrapper(open(n, "wb", 0, closefd=False), write_through=True) for n in (1, 2)
+        io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), write_through=True) for number in (1, 2)
     )
 
 
@@ -243,6 +250,53 @@ def kill_at(n: int) -> Boundary:
     return at
 
 
+def kill_when(name: str, nth: int) -> Boundary:
+    """End the process at the `nth` commit of that name (from 1)."""
+    return _at(name, nth, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _at(name: str, nth: int, act: Callable[[], object]) -> Boundary:
+    seen = 0
+
+    def at(met: str) -> None:
+        nonlocal seen
+        seen += met == name
+        if met == name and seen == nth:
+            act()
+
+    return at
+
+
+class Halt:
+    """A commit at which a life waits until it is told to go on; and how to await that it has got there."""
+
+    def __init__(self) -> None:
+        self._reached = os.pipe()
+        self._go = os.pipe()
+
+    def at(self, name: str, nth: int) -> Boundary:
+        return _at(name, nth, self._wait)
+
+    def _wait(self) -> None:
+        os.write(self._reached[1], b"x")
+        os.read(self._go[0], 1)
+
+    def await_reached(self, life: Life) -> None:
+        """Return once `life` has come to the commit."""
+        pidfd = os.pidfd_open(life.pid)
+        found = select.select([self._reached[0], pidfd], [], [], LIMIT_SECONDS)[0]
+        os.close(pidfd)
+        assert self._reached[0] in found, f"it never came there: {life.printed()}{life.printed('err')}"
+        os.read(self._reached[0], 1)
+
+    def go_on(self) -> None:
+        os.write(self._go[1], b"x")
+
+    def close(self) -> None:
+        for end in (*self._reached, *self._go):
+            os.close(end)
+
+
 def note_in(file: Path) -> Boundary:
     """Write the name of each commit into a file."""
 
@@ -285,9 +339,19 @@ def is_done(call: Call) -> bool:
 
 
 def effects(log: tuple[Call, ...]) -> Counter[str]:
-    """What took effect and must not do so twice, without what differs from run to run. Announcements may repeat."""
+    """What took effect and must not do so twice, without what differs from run to run.
+
+    Announcements may repeat, and so may asking vswitchd to look again.
+    """
     done = [call for call in log if is_mutating(call) and is_done(call) and call.port != "shell"]
-    return Counter(_plain(call) for call in done)
+    return Counter(_plain(call) for call in done if not _only_asks_to_look(call))
+
+
+def _only_asks_to_look(call: Call) -> bool:
+    if call.port != "ovsdb":
+        return False
+    writes = [op for op in json.loads(call.text) if op["op"] in WRITES]
+    return all(op.get("mutations") == [["next_cfg", "+=", 1]] for op in writes)
 
 
 def _plain(call: Call) -> str:
