@@ -23,7 +23,7 @@ from cli.render.plan import render_plan
 from plans.actions import Action, find_routine
 from plans.document import Plan, read, write
 from plans.errors import OvsplanError
-from plans.ops import AnyOp, Create, Patch, Run, Transact
+from plans.ops import AnyOp, Create, Patch, Run, Transact, shape
 
 HERE = Path(__file__).parent
 CASES = {f"{path.parent.name}/{path.stem}": path for path in sorted(HERE.glob("*/*.yaml"))}
@@ -175,10 +175,13 @@ def test_every_action_can_be_undone_or_says_why_not(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("name", PLANNED)
-def test_labels_name_one_op_of_an_action(plan: Plan) -> None:
+def test_a_label_means_one_thing_within_its_action(plan: Plan) -> None:
+    """The journal speaks of ops by label: the same one twice is the same op tried again, never another."""
     for action in plan.actions:
-        labels = [op.label for op in (*action.ops, *action.contingent)]
-        assert sorted(labels) == sorted(set(labels)), action.id
+        meanings: dict[str, set[str]] = {}
+        for op in (*action.ops, *action.contingent):
+            meanings.setdefault(op.label, set()).add(f"{op.title}: {shape(op)}")
+        assert all(len(found) == 1 for found in meanings.values()), action.id
 
 
 @pytest.mark.parametrize("name", PLANNED)
