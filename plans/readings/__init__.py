@@ -42,7 +42,7 @@ class Reading:
                 return self.unknown(reply.why)
         try:
             return self.parse(replies)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             # Whatever the other side sent, it is not what this version understands: say so, never guess.
             return self.unknown(f"unexpected answer: {type(error).__name__}: {error}")
 

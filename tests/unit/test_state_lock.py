@@ -114,9 +114,8 @@ def test_a_holder_on_another_host_is_believed_to_live(store: Store) -> None:
     held_by(store, replace(myself(), host="bastion-2", pid=_dead_process(), boot="another"))
     with pytest.raises(
         Locked, match="It runs on another host, so from here it can't be told whether it lives"
-    ):
-        with Lock(store, "ovsplan apply"):
-            pass
+    ), Lock(store, "ovsplan apply"):
+        pass
     assert audit(store) == []
 
 

@@ -1,0 +1,195 @@
+"""Readings: what the answers of the world mean, and that an answer without a meaning is unknown, never a guess."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.switches import LSP, OUTER, patch, rows
+
+from plans.facts import ABSENT, Facts, Known, Unknown
+from plans.readings import NoReply, reading, view_of
+from plans.readings.cluster import quantity
+
+NOW = 1_768_438_800.0
+
+
+def read(view: str, *replies: Any) -> Facts:
+    return Facts(reading(view, NOW).facts(replies))
+
+
+VIEWS = {
+    "nodes": ("cluster/nodes", "node/worker-01/ready"),
+    "vms": ("cluster/vms", "vm/default/web-1/node"),
+    "networks": ("cluster/networks", "network/default/vlan224"),
+    "migrations": ("migration/default/m/phase",),
+    "ovs:w": ("node/w/ovs", "node/w/ovs/mapping/vmnet", "node/w/ovs/bridge/br-phy"),
+    "ovn:w": ("node/w/ovn/version", "node/w/ovn/uptime"),
+    "fdb:w:br-phy": ("node/w/fdb/br-phy",),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_could_not_be_asked_is_unknown_with_the_reason(view: str) -> None:
+    wanted = reading(view, NOW)
+    facts = Facts(wanted.facts([NoReply("no route to host")] * len(wanted.requests)))
+    assert [facts.get(path) for path in VIEWS[view]] == [Unknown("no route to host")] * len(VIEWS[view])
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("nonsense", [[{"surprise": 1}], {"Bridge": 7}, None])
+def test_an_answer_that_makes_no_sense_is_unknown_and_not_absent(view: str, nonsense: Any) -> None:
+    wanted = reading(view, NOW)
+    facts = Facts(wanted.facts([nonsense] * len(wanted.requests)))
+    for path in VIEWS[view]:
+        fact = facts.get(path)
+        assert isinstance(fact, Unknown) and fact.why.startswith("unexpected answer: "), path
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_wait_knows_which_view_tells_a_path(view: str) -> None:
+    told = {view_of(path) for path in VIEWS[view]}
+    assert told <= {view, "nodes"} and view in told
+
+
+def test_a_view_that_nobody_declared_is_refused() -> None:
+    with pytest.raises(ValueError, match="no view 'weather'"):
+        reading("weather", NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64Gi", 64 * 2**30), ("1500M", 1_500_000_000), ("2k", 2000), (7, 7), ("0.5Ki", 512)]
+)
+def test_quantities_of_memory(text: Any, size: int) -> None:
+    assert quantity(text) == size
+
+
+def node(name: str, *, ready: str = "True", cordoned: bool = False, by: str | None = None) -> Any:
+    metadata: dict[str, Any] = {"name": name, "labels": {"zone": "a"}, "resourceVersion": "7"}
+    if by:
+        metadata["annotations"] = {"ovsplan.io/cordoned-by": by}
+    status = {"conditions": [{"type": "Ready", "status": ready}], "allocatable": {"memory": "1Gi"}}
+    return {"metadata": metadata, "spec": {"unschedulable": True} if cordoned else {}, "status": status}
+
+
+def test_a_cordon_of_ours_is_told_from_somebody_elses() -> None:
+    facts = read("nodes", [node("a", cordoned=True), node("b", cordoned=True, by="run-1"), node("c")])
+    assert facts.value("cluster/cordoned-by-others") == ["a"]
+    assert (facts.get("node/a/cordoned-by"), facts.get("node/b/cordoned-by")) == (ABSENT, Known("run-1"))
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_a_node_whose_kubelet_is_silent_is_not_ready(status: str) -> None:
+    assert read("nodes", [node("a", ready=status), node("b")]).value("cluster/not-ready") == ["a"]
+
+
+def nad(name: str, config: Any) -> Any:
+    text = config if isinstance(config, str) else json.dumps(config)
+    return {"metadata": {"namespace": "default", "name": name}, "spec": {"config": text}}
+
+
+def test_of_networks_only_localnets_concern_us() -> None:
+    localnet = {"name": "net", "topology": "localnet", "physicalNetworkName": "vmnet", "vlanID": 224}
+    facts = read(
+        "networks",
+        [nad("a", localnet), nad("b", {"type": "macvlan"}), nad("c", "{nonsense"), nad("d", "[]")],
+    )
+    assert facts.value("cluster/networks") == ["default/a"]
+    assert facts.value("network/default/a") == {"name": "net", "localnet": "vmnet", "vlan": 224, "mtu": None}
+    assert facts.get("network/default/b") == ABSENT
+    assert facts.get("network/default/c") == Unknown("spec.config is not JSON")
+
+
+def test_a_localnet_without_a_physical_name_is_called_as_its_network() -> None:
+    facts = read("networks", [nad("a", {"name": "vmnet", "topology": "localnet"})])
+    assert facts.value("network/default/a") == {"name": "vmnet", "localnet": "vmnet", "vlan": 0, "mtu": None}
+
+
+def vmi(name: str, **status: Any) -> Any:
+    devices = {"interfaces": [{"name": "default"}, {"name": "net", "macAddress": "02:00:00:00:00:AA"}]}
+    networks = [{"name": "default", "pod": {}}, {"name": "net", "multus": {"networkName": "vlan224"}}]
+    spec = {"domain": {"memory": {"guest": "2Gi"}, "devices": devices}, "networks": networks}
+    metadata = {"namespace": "shop", "name": name, "uid": f"uid-{name}"}
+    return {"metadata": metadata, "spec": spec, "status": {"phase": "Running", "nodeName": "a", **status}}
+
+
+def test_a_vms_attachments_by_namespace_and_with_the_mac_that_is_reported() -> None:
+    reported = [{"name": "net", "mac": "02:00:00:00:00:BB"}]
+    facts = read("vms", [vmi("one"), vmi("two", interfaces=reported)], [node("a"), node("b")])
+    assert facts.value("vm/shop/one")["macs"] == [
+        {"interface": "net", "nad": "shop/vlan224", "mac": "02:00:00:00:00:aa"}
+    ]
+    assert facts.value("vm/shop/two")["macs"][0]["mac"] == "02:00:00:00:00:bb"
+    assert (facts.value("node/a/vms"), facts.value("node/b/vms")) == (["shop/one", "shop/two"], [])
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_vm_that_is_over_runs_nowhere(phase: str) -> None:
+    facts = read("vms", [vmi("one", phase=phase)], [node("a")])
+    assert (facts.get("vm/shop/one/node"), facts.value("node/a/vms")) == (ABSENT, [])
+
+
+def test_why_a_vm_cannot_migrate_is_kept_as_kubevirt_says_it() -> None:
+    condition = {
+        "type": "LiveMigratable",
+        "status": "False",
+        "reason": "DisksNotLiveMigratable",
+        "message": "PVC a",
+    }
+    facts = read("vms", [vmi("one", conditions=[condition]), vmi("two")], [node("a")])
+    assert facts.value("vm/shop/one")["migratable"] == "DisksNotLiveMigratable: PVC a"
+    assert facts.value("vm/shop/two")["migratable"] is True
+
+
+def test_a_migration_that_has_no_phase_yet_is_pending() -> None:
+    item = {"metadata": {"namespace": "shop", "name": "m"}, "spec": {"vmiName": "one"}}
+    failed = {"phase": "Failed", "migrationState": {"failureReason": "no room"}}
+    facts = read(
+        "migrations", [item, {**item, "metadata": {"namespace": "shop", "name": "n"}, "status": failed}]
+    )
+    assert facts.value("migration/shop/m/phase") == "Pending"
+    assert facts.value("migration/shop/n") == {"vmi": "one", "reason": "no room"}
+    assert facts.get("migration/shop/o/phase") == ABSENT
+
+
+def test_ovn_tells_its_version_and_when_it_started() -> None:
+    bridge = {"name": "br-int", "external_ids": ["map", [["ovn-startup-ts", str(int((NOW - 12) * 1000))]]]}
+    facts = read("ovn:w", "ovn-controller 23.03.1\nOpen vSwitch Library 3.1.0\n", {"Bridge": [bridge]})
+    assert (facts.value("node/w/ovn/version"), facts.value("node/w/ovn/uptime")) == ("23.03.1", 12.0)
+
+
+def test_an_ovn_that_has_not_written_its_start_is_of_unknown_age() -> None:
+    facts = read("ovn:w", "what?", {"Bridge": []})
+    assert facts.get("node/w/ovn/version") == Unknown("no version in 'what?'")
+    assert isinstance(facts.get("node/w/ovn/uptime"), Unknown)
+
+
+FDB = """\
+ port  VLAN  MAC                Age
+    3   224  02:00:00:00:E0:0B    7
+LOCAL     0  0a:00:00:00:00:01    1
+   99   224  02:00:00:00:e0:ff    ?
+"""
+
+
+def test_a_forwarding_table_speaks_of_ports_by_name() -> None:
+    tables = rows(
+        {"br-phy": {OUTER: [patch(OUTER, "x", ofport=3)], "br-phy": [patch("br-phy", "y", ofport=65534)]}}
+    )
+    facts = read("fdb:w:br-phy", FDB, tables)
+    assert facts.value("node/w/fdb/br-phy") == [
+        ["99", 224, "02:00:00:00:e0:ff"],
+        ["br-phy", 0, "0a:00:00:00:00:01"],
+        [OUTER, 224, "02:00:00:00:e0:0b"],
+    ]
+    assert facts.value("node/w/fdb/br-phy/ages") == [
+        ["br-phy", 0, "0a:00:00:00:00:01", 1],
+        [OUTER, 224, "02:00:00:00:e0:0b", 7],
+    ]
+
+
+def test_a_switch_is_read_from_its_four_tables() -> None:
+    facts = read("ovs:w", rows({"br-phy": {OUTER: [patch(OUTER, "x")]}}, "vmnet:br-phy"))
+    assert facts.value(f"node/w/ovs/patch/{LSP}") == "br-phy"
+    assert facts.value("node/w/ovs/mapping/vmnet") == "br-phy"
