@@ -1,0 +1,314 @@
+"""Cordon, migrations and proof: what comes next, by what is there and what the journal says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.switches import LSP, OUTER
+
+from plans import ovs
+from plans.actions import Done, Finished, Next, Perform, Routine, Stop, find_routine
+from plans.facts import ABSENT, Fact, Facts, Known, Unknown
+from plans.maintenance.migrations import AT_ONCE, ATTEMPTS, migration_name
+from plans.maintenance.proof import LOOKS
+from plans.ops import AnyOp, Create, Patch, Record, Wait
+
+RUN = "run-1"
+W = {"node": "w"}
+
+
+def facts(**more: Fact) -> Facts:
+    """A node `w` with three VMs of vmnet, and a node `x`."""
+    vms = ["default/a", "default/b", "default/c"]
+    base: dict[str, Fact] = {
+        "cluster/nodes": Known(["w", "x"]),
+        "cluster/networks": Known(["default/vlan224"]),
+        "cluster/vms": Known(vms),
+        "network/default/vlan224": Known({"name": "vlan224", "localnet": "vmnet", "vlan": 224, "mtu": 9000}),
+        "node/w/unschedulable": Known(False),
+        "node/w/cordoned-by": ABSENT,
+        "node/w/resource-version": Known("7"),
+        "node/w/vms": Known(vms),
+        "node/x/vms": Known([]),
+        "migration/*": ABSENT,
+        "vm/*": ABSENT,
+    }
+    for n, vm in enumerate(vms):
+        attached = [{"interface": "net", "nad": "default/vlan224", "mac": f"02:00:00:00:00:0{n}"}]
+        base[f"vm/{vm}"] = Known({"uid": f"uid-{vm}", "macs": attached, "migratable": True, "memory": 1})
+        base[f"vm/{vm}/node"] = Known("w")
+    return Facts(base).with_changes(
+        (path.replace("__", "/").replace("_", "-"), f) for path, f in more.items()
+    )
+
+
+def ask(name: str, world: Facts, args: Any = W, *, rescue: bool = False, **done: Any) -> Next:
+    found: Routine = find_routine(name)
+    step = found.rescue if rescue else found.step
+    assert step is not None
+    return step(args, world, Done(RUN, **done))
+
+
+def ops(upcoming: Next) -> tuple[AnyOp, ...]:
+    assert isinstance(upcoming, Perform), upcoming
+    return upcoming.ops
+
+
+def test_a_cordon_is_made_in_the_runs_name_and_guarded() -> None:
+    (patch,) = ops(ask("cordon@1", facts()))
+    assert isinstance(patch, Patch)
+    assert patch.patch == {
+        "metadata": {"annotations": {"ovsplan.io/cordoned-by": RUN}},
+        "spec": {"unschedulable": True},
+    }
+    assert patch.resource_version == "7"
+
+
+@pytest.mark.parametrize(
+    ("by", "note"), [(Known(RUN), ""), (ABSENT, "somebody else"), (Known("run-0"), "somebody else")]
+)
+def test_a_node_that_is_cordoned_already_is_left_so(by: Fact, note: str) -> None:
+    upcoming = ask("cordon@1", facts(node__w__unschedulable=Known(True), node__w__cordoned_by=by))
+    assert isinstance(upcoming, Finished) and note in upcoming.note and bool(upcoming.note) == bool(note)
+
+
+def test_a_run_takes_back_its_own_cordon() -> None:
+    (patch,) = ops(
+        ask("uncordon@1", facts(node__w__unschedulable=Known(True), node__w__cordoned_by=Known(RUN)))
+    )
+    assert isinstance(patch, Patch) and patch.patch["spec"] == {"unschedulable": None}
+
+
+@pytest.mark.parametrize("by", [ABSENT, Known("run-0")])
+def test_a_run_never_takes_back_anybody_elses_cordon(by: Fact) -> None:
+    upcoming = ask("uncordon@1", facts(node__w__unschedulable=Known(True), node__w__cordoned_by=by))
+    assert upcoming == Finished("stays cordoned: this run did not cordon it")
+
+
+@pytest.mark.parametrize("name", ["cordon@1", "uncordon@1"])
+def test_a_node_that_cannot_be_read_is_neither_cordoned_nor_freed(name: str) -> None:
+    upcoming = ask(name, facts(node__w__unschedulable=Unknown("the API does not answer")))
+    assert upcoming == Stop("cannot tell whether w is cordoned: the API does not answer")
+
+
+EVACUATE = {**W, "localnets": ["vmnet"], "staying": [], "rule": ""}
+
+
+def name_of(vm: str, attempt: int = 1, purpose: str = "evacuate") -> str:
+    return migration_name(RUN, f"uid-{vm}", purpose, attempt)
+
+
+def test_two_leave_at_once() -> None:
+    creates = ops(ask("evacuate@1", facts(), EVACUATE))
+    assert [op.title for op in creates] == [
+        "live-migrate default/a away from w",
+        "live-migrate default/b away from w",
+    ]
+    assert len(creates) == AT_ONCE
+
+
+def test_a_migration_has_the_same_name_after_a_crash_and_another_one_per_attempt() -> None:
+    (create, _) = ops(ask("evacuate@1", facts(), EVACUATE))
+    assert isinstance(create, Create) and create.ref.name == name_of("default/a")
+    names = {migration_name(run, uid, "evacuate", n) for run in "ab" for uid in "xy" for n in (1, 2)}
+    assert len(names) == 8
+
+
+def test_a_vm_of_the_same_name_in_another_namespace_is_another_vm() -> None:
+    assert migration_name(RUN, "uid-default/a", "evacuate", 1) != migration_name(
+        RUN, "uid-shop/a", "evacuate", 1
+    )
+
+
+def phase(vm: str, word: str, attempt: int = 1, purpose: str = "evacuate") -> dict[str, Fact]:
+    return {f"migration/default/{name_of(vm, attempt, purpose)}/phase": Known(word)}
+
+
+def test_migrations_under_way_are_waited_for_and_a_failure_ends_the_wait() -> None:
+    world = facts().with_changes({**phase("default/a", "Running"), **phase("default/b", "Pending")}.items())
+    (wait,) = ops(ask("evacuate@1", world, EVACUATE))
+    assert isinstance(wait, Wait)
+    assert [str(c) for c in wait.checks] == ["vm/default/a/node is not w", "vm/default/b/node is not w"]
+    assert {c.value for c in wait.unless} == {"Failed"} and len(wait.unless) == 2
+
+
+def test_a_failed_migration_is_tried_again_and_then_given_up_with_its_reason() -> None:
+    one = facts(node__w__vms=Known(["default/a"]))
+    again = one.with_changes(phase("default/a", "Failed").items())
+    (create,) = ops(ask("evacuate@1", again, EVACUATE))
+    assert isinstance(create, Create) and create.ref.name == name_of("default/a", 2)
+    failures = [p for n in range(1, ATTEMPTS + 1) for p in phase("default/a", "Failed", n).items()]
+    reason = (f"migration/default/{name_of('default/a', ATTEMPTS)}", Known({"vmi": "a", "reason": "no room"}))
+    upcoming = ask("evacuate@1", one.with_changes([*failures, reason]), EVACUATE)
+    assert upcoming == Stop(f"VM default/a did not migrate in {ATTEMPTS} attempts: no room")
+
+
+def test_a_wait_in_vain_stops_the_line() -> None:
+    world = facts(node__w__vms=Known(["default/a"])).with_changes(phase("default/a", "Running").items())
+    (wait,) = ops(ask("evacuate@1", world, EVACUATE))
+    upcoming = ask("evacuate@1", world, EVACUATE, outcomes={wait.label: "timed-out"})
+    assert isinstance(upcoming, Stop) and "in vain for default/a off w" in upcoming.why
+
+
+def test_a_vm_that_came_to_the_node_since_leaves_it_too() -> None:
+    world = facts(node__w__vms=Known(["default/c"]))
+    assert [op.title for op in ops(ask("evacuate@1", world, EVACUATE))] == [
+        "live-migrate default/c away from w"
+    ]
+
+
+def test_a_vm_that_stays_is_not_moved() -> None:
+    staying = {**EVACUATE, "staying": ["default/a", "default/b", "default/c"]}
+    assert ask("evacuate@1", facts(), staying) == Finished("no VM had to leave")
+
+
+def test_a_vm_that_can_no_longer_migrate_stops_the_line_as_somebody_elses_change() -> None:
+    blocked = {
+        "uid": "u",
+        "macs": [{"nad": "default/vlan224", "mac": ""}],
+        "migratable": "DisksNotLiveMigratable",
+    }
+    upcoming = ask("evacuate@1", facts(vm__default__a=Known(blocked)), EVACUATE)
+    assert upcoming == Stop("VM default/a cannot live-migrate: DisksNotLiveMigratable (H14)", moved=True)
+
+
+@pytest.mark.parametrize("path", ["node/w/vms", "vm/default/a/node", "migration/*"])
+def test_nothing_leaves_on_what_could_not_be_read(path: str) -> None:
+    upcoming = ask("evacuate@1", facts().with_changes([(path, Unknown("no answer"))]), EVACUATE)
+    assert isinstance(upcoming, Stop) and "no answer" in upcoming.why and not upcoming.moved
+
+
+BACK = {**W, "vms": ["default/a", "default/b"]}
+
+
+def test_a_vm_returns_pinned_to_its_node() -> None:
+    away = facts(vm__default__a__node=Known("x"))
+    (create,) = ops(ask("return@1", away, BACK))
+    assert isinstance(create, Create)
+    assert create.body["spec"] == {"vmiName": "a", "addedNodeSelector": {"kubernetes.io/hostname": "w"}}
+
+
+def test_a_vm_that_was_shut_down_meanwhile_has_nowhere_to_return_to() -> None:
+    gone = facts(vm__default__a=ABSENT, vm__default__a__node=ABSENT)
+    assert ask("return@1", gone, BACK) == Finished("2 VM(s) back on w")
+
+
+def test_nobody_returns_to_a_node_that_somebody_cordoned() -> None:
+    upcoming = ask("return@1", facts(node__w__unschedulable=Known(True)), BACK)
+    assert isinstance(upcoming, Finished) and "cordoned by somebody else" in upcoming.note
+
+
+PROVE = {**W, "bridges": {"vmnet": "br-phy"}, "remaps": {"vmnet": "w/remap/vmnet"}}
+FIRST = {**W, "bridges": {"vmnet": "br-phy"}, "vms": ["default/a"]}
+HEALTHY: dict[str, Fact] = {f"node/w/ovs/patch/{LSP}/health": Known("healthy")}
+ENTRY = [OUTER, 224, "02:00:00:00:00:00"]
+
+
+def looks(bridge: str, first: int, second: int) -> dict[str, Any]:
+    """Two looks at a table that has web's MAC, `first` and `second` seconds old."""
+    path = f"node/w/fdb/{bridge}/ages"
+    return {f"{path}@first": [[*ENTRY, first]], path: [[*ENTRY, second]]}
+
+
+def proof(before: Any, *after: Any, health: str = "healthy") -> Next:
+    world = facts(node__w__vms=Known(["default/a"])).with_changes(
+        [(f"node/w/ovs/patch/{LSP}/health", Known(health))]
+    )
+    results = {f"listen:{n}": look for n, look in enumerate(after, start=1)}
+    outcomes = dict.fromkeys(results, "done")
+    used = {"w/remap/vmnet": {"before": before}}
+    return ask("prove@1", world, PROVE, outcomes=outcomes, results=results, used=used)
+
+
+TALKED = looks("br-vmdata", 4, 1)
+SILENT_BEFORE = looks("br-vmdata", 4, 7)
+
+
+def test_proof_begins_by_listening() -> None:
+    (listen,) = ops(proof(TALKED))
+    assert isinstance(listen, Record) and listen.again_after > 0
+
+
+def test_a_vm_that_talks_as_before_proves_the_path() -> None:
+    assert proof(TALKED, looks("br-phy", 2, 1)) == Finished("seen: default/a", proven=True)
+
+
+def test_a_vm_that_was_silent_before_is_cannot_tell_and_no_failure() -> None:
+    upcoming = proof(SILENT_BEFORE, {})
+    assert upcoming == Finished("seen: none; cannot tell (silent): default/a", proven=None)
+
+
+def test_an_entry_that_only_an_announcement_left_is_not_talking() -> None:
+    upcoming = proof(SILENT_BEFORE, looks("br-phy", 1, 4))
+    assert isinstance(upcoming, Finished) and upcoming.proven is None
+
+
+def test_a_vm_that_talked_before_and_is_not_heard_stops_the_line() -> None:
+    silence: list[Any] = [{}]
+    while isinstance(upcoming := proof(TALKED, *silence), Perform):
+        silence.append({})
+        assert len(silence) <= LOOKS, "it has to give up at some time"
+    assert len(silence) > 1, "one silence of three seconds is no proof of darkness"
+    assert upcoming == Stop(
+        "default/a (02:00:00:00:00:00, VLAN 224) talked before the move and is not heard now"
+    )
+
+
+def test_a_sick_pair_stops_the_line_though_it_was_heard() -> None:
+    upcoming = proof(TALKED, looks("br-phy", 2, 1), health="broken: port x is missing")
+    assert upcoming == Stop("broken: port x is missing")
+
+
+def heard(*more: tuple[str, Fact]) -> Facts:
+    return facts().with_changes([*HEALTHY.items(), ("node/w/fdb/br-phy", Known([ENTRY])), *more])
+
+
+def test_the_first_vm_that_returns_and_is_heard_proves_a_cold_path() -> None:
+    assert ask("prove-by-return@1", heard(), FIRST) == Finished("seen: default/a", proven=True)
+
+
+def test_a_vm_that_returned_and_is_not_heard_is_waited_for_and_then_stops_the_line() -> None:
+    dark = heard(("node/w/fdb/br-phy", Known([])))
+    (wait,) = ops(ask("prove-by-return@1", dark, FIRST))
+    upcoming = ask("prove-by-return@1", dark, FIRST, outcomes={wait.label: "timed-out"})
+    assert isinstance(upcoming, Stop) and upcoming.why.startswith("default/a returned and is not heard")
+
+
+def test_a_path_that_failed_its_proof_is_cordoned_and_then_left() -> None:
+    (first,) = ops(ask("prove-by-return@1", heard(), FIRST, rescue=True))
+    assert isinstance(first, Patch) and first.label == "cordon"
+    cordoned = heard(("node/w/unschedulable", Known(True)))
+    (second,) = ops(ask("prove-by-return@1", cordoned, FIRST, rescue=True))
+    assert second.title == "live-migrate default/a away from w"
+    out = cordoned.with_changes([("vm/default/a/node", Known("x"))])
+    assert ask("prove-by-return@1", out, FIRST, rescue=True) == Finished(
+        "default/a moved out again; w is cordoned"
+    )
+
+
+def test_the_inventory_is_of_five_things_and_every_node() -> None:
+    (record,) = ops(ask("inventory@1", facts(), {"nodes": ["w", "x"]}))
+    assert isinstance(record, Record)
+    asked = [
+        getattr(r, "kind", None) or f"{getattr(r, 'node', '')}: {','.join(ovs.TABLES)}"
+        for r in record.requests
+    ]
+    assert asked == [
+        "NetworkAttachmentDefinition",
+        "VirtualMachine",
+        "VirtualMachineInstance",
+        "Node",
+        "w: Open_vSwitch,Bridge,Port,Interface",
+        "x: Open_vSwitch,Bridge,Port,Interface",
+    ]
+    done = ask("inventory@1", facts(), {"nodes": ["w", "x"]}, outcomes={"inventory": "done"})
+    assert isinstance(done, Finished)
+
+
+def test_a_verification_that_misses_waits_and_then_stops_with_both_values() -> None:
+    args = {"checks": [["node/w/unschedulable", "eq", True, "why"]]}
+    (wait,) = ops(ask("verify@1", facts(), args))
+    upcoming = ask("verify@1", facts(), args, outcomes={wait.label: "timed-out"})
+    assert upcoming == Stop("expected: node/w/unschedulable is yes; found: no (why)")
+    assert isinstance(ask("verify@1", facts(node__w__unschedulable=Known(True)), args), Finished)
