@@ -513,7 +513,28 @@ def _announcements(
     ]
 
 
-@routine("cold-remap@1")
+def _cold_contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """The same transaction for the other case: with the patch pairs that VMs of other nodes left when they passed
+    through during the run, or without those that ovn-controller has taken away by then (H51).
+    """
+    node, localnet = args["node"], args["localnet"]
+    view = facts.value(f"node/{node}/ovs")
+    lsps = list(switch_ports_of(facts, view, localnet))
+    names = [name for lsp in lsps for name in (ovs.outer_port(lsp), ovs.inner_port(lsp))]
+    other = ovs.without_ports(view, names)
+    if not any(ovs.bridges_of_port(view, name) for name in names):
+        home = args["from"] if args["from"] in view["bridges"] else args["bridge"]
+        for lsp in lsps:
+            other = ovs.with_patch(other, home, ovs.outer_port(lsp), ovs.inner_port(lsp), lsp)
+            other = ovs.with_patch(
+                other, ovs.INTEGRATION_BRIDGE, ovs.inner_port(lsp), ovs.outer_port(lsp), lsp
+            )
+    text = ovs.set_pair(view["mapping"], localnet, args["bridge"])
+    move = _take_down(args, other, lsps, text, transactions.swap_mapping(view, text))
+    return (replace(move, label="move:otherwise"),)
+
+
+@routine("cold-remap@1", contingent=_cold_contingent)
 def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Move a localnet on a node that its VMs have left: both ends of each pair go, nothing is inserted."""
     view = _readable(args, facts)

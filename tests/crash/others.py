@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twin.worlds import BUMP, KUBEVIRT, VMI, carry_out, mapping, migrate, transact, without
+from twin.worlds import BUMP, KUBEVIRT, VMI, mapping, migrate, transact, without
 
 from providers.ports import Create, MergePatch, Ref
 from providers.twin import TwinWorld
@@ -94,7 +94,7 @@ def delete_port(world: TwinWorld, node: str, port: str) -> bool:
     """Take a port out of whichever bridge it is on; whether there was one."""
     for bridge, shown in world.show()["nodes"][node]["bridges"].items():
         if port in shown["ports"]:
-            carry_out(world.edit(), node, without(world.edit(), node, bridge, port))
+            transact(world.edit(), node, without(world.edit(), node, bridge, port), BUMP)
             return True
     return False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crash.lives import Ended, Job, effects, is_mutating, job_of, kill_when
-from crash.others import NETWORK, add_vm, cordon, move_vm, pairs, set_pair, small_world
+from crash.others import NETWORK, ROLLOUT, add_vm, cordon, move_vm, pairs, set_pair, small_world
 
 KILLED = -9
 INTENT_OF_THE_MOVE = ("intent", 4)
@@ -246,3 +246,15 @@ def test_a_foreign_cordon_survives_a_crash(tmp_path: Path) -> None:
     with job.world() as world:
         shown = world.show()["nodes"]
     assert [shown[node]["cordoned"] for node in ("worker-01", "worker-02")] == [True, False]
+
+
+def test_vms_that_pass_through_an_empty_node_do_not_stop_its_turn(tmp_path: Path) -> None:
+    """They leave OVN's patch pair behind there, which the plan could not see (H51)."""
+    rollout = ROLLOUT.replace("[worker-01, worker-02]", "[worker-01, worker-02, worker-03]")
+    spec = small_world(nodes={"worker-01": {}, "worker-02": {"cordoned": True}, "worker-03": {}})
+    job = job_of(tmp_path / "job", spec, {"network.yaml": NETWORK, "rollout.yaml": rollout})
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    with job.world() as world:
+        assert pairs(world, "worker-03")["vmnet"] == "br-phy"
+    assert "No changes." in job.run("plan").out
