@@ -15,7 +15,7 @@ from typing import Any
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
-from plans.guests import vms_on
+from plans.guests import networks_of, vms_on
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
 from plans.readings.cluster import VMIM
 
@@ -226,7 +226,32 @@ def _landed(moves: Sequence[Move], facts: Facts) -> Changes:
     return tuple(changes.items())
 
 
-@routine("evacuate@1")
+def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """By the rule that the plan states, whoever is on the node by then leaves too: evacuated there during the run, or
+    started since. One op for each namespace in which none of those shown is.
+    """
+    node, staying = args["node"], args["staying"]
+    nads = {nad for localnet in args["localnets"] for nad in networks_of(facts, localnet)}
+    users = {
+        vm
+        for vm in facts.value("cluster/vms", [])
+        if any(a["nad"] in nads for a in (facts.value(f"vm/{vm}") or {}).get("macs", ()))
+    }
+    shown = {vm for vm in vms_on(facts, node, tuple(args["localnets"])) if vm not in staying}
+    spaces = {vm.partition("/")[0] for vm in users.difference(staying)}
+    return tuple(
+        Create(
+            label=f"migrate:any:{namespace}",
+            title=f"live-migrate whoever is on {node} by then, in {namespace}",
+            ref=ObjectRef(*VMIM, name=KNOWN_AFTER_APPLY, namespace=namespace),
+            body={"spec": {"vmiName": KNOWN_AFTER_APPLY}},
+            commands=(f"virtctl migrate -n {namespace} VM",),
+        )
+        for namespace in sorted(spaces - {vm.partition("/")[0] for vm in shown})
+    )
+
+
+@routine("evacuate@1", contingent=_latecomers)
 def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Move every VM of the localnets off the node, but for those that stay."""
     node = args["node"]

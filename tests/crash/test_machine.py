@@ -40,6 +40,7 @@ class Jobs(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="ovsplan-machine-"))
         self.hand = 0
+        self.tampered = False
 
     @initialize(
         foreign=st.sampled_from([None, *NODES]),
@@ -58,8 +59,10 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def apply(self) -> None:
         before = self._fired()
+        if self._unfinished() is None:
+            self.tampered = False
         ended = self._ran(self.job.apply())
-        if ended.code == 0 and self._fired() == before:
+        if ended.code == 0 and self._fired() == before and not self.tampered:
             self._is_done()
 
     @rule(moment=moments)
@@ -102,6 +105,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(node=nodes, to=st.sampled_from(["br-vmdata", "br-storage", "br-phy"]))
     def others_change_our_pair(self, node: str, to: str) -> None:
+        self.tampered = True  # a run that resumes need not look back at nodes that it has done
         with self.job.world() as world:
             if to in world.show()["nodes"][node]["bridges"]:
                 set_pair(world, node, "vmnet", to)
@@ -113,6 +117,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(node=nodes)
     def others_delete_a_patch_port(self, node: str) -> None:
+        self.tampered = True  # a run that resumes need not look back at nodes that it has done
         with self.job.world() as world:
             delete_port(world, node, OUTER)
             world.tick(1)
