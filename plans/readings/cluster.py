@@ -63,6 +63,7 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
             outsiders.append(name)
         at = f"node/{name}"
         facts[at] = Known(name)
+        facts[f"{at}/*"] = Unknown(f"nobody asked {name}")  # its object tells nothing of its switch
         facts[f"{at}/labels"] = Known(dict(item["metadata"].get("labels", {})))
         facts[f"{at}/ready"] = Known(ready)
         facts[f"{at}/unschedulable"] = Known(cordoned)

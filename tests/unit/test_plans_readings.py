@@ -79,6 +79,12 @@ def test_a_cordon_of_ours_is_told_from_somebody_elses() -> None:
     assert (facts.get("node/a/cordoned-by"), facts.get("node/b/cordoned-by")) == (ABSENT, Known("run-1"))
 
 
+def test_the_object_of_a_node_tells_nothing_of_its_switch() -> None:
+    facts = read("nodes", [node("a")])
+    assert facts.get("node/a/ovs/mapping/vmnet") == Unknown("nobody asked a")
+    assert facts.get("node/b/ovs/mapping/vmnet") == ABSENT
+
+
 @pytest.mark.parametrize("status", ["False", "Unknown"])
 def test_a_node_whose_kubelet_is_silent_is_not_ready(status: str) -> None:
     assert read("nodes", [node("a", ready=status), node("b")]).value("cluster/not-ready") == ["a"]

@@ -1,0 +1,86 @@
+"""Observing: each view is asked once, what could not be asked is unknown, and nothing is changed by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.planning import HOT, declared, make_world
+
+from engine.observe import observe, observe_for_plan, values
+from plans.facts import Facts, Known, Unknown
+from plans.readings import NoReply
+from providers.interpreters import Interpreter
+
+
+class Counting:
+    """Hands that count what they are asked."""
+
+    def __init__(self, hands: Interpreter) -> None:
+        self._hands = hands
+        self.asked: list[Any] = []
+
+    def ask(self, request: Any) -> Any:
+        self.asked.append(request)
+        return self._hands.ask(request)
+
+    def perform(self, op: Any) -> Any:
+        raise AssertionError("observing performs nothing")
+
+
+def test_a_view_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        hands = Counting(Interpreter(world))
+        observe(hands, world.clock, ["nodes", "ovs:worker-01", "nodes"])
+    assert len(hands.asked) == 2
+
+
+def test_only_the_nodes_that_a_network_selects_are_read(tmp_path: Path) -> None:
+    one = HOT.replace("{bridge: br-phy,", "{bridge: br-phy, nodes: {zone: north},")
+    with make_world(tmp_path / "world", {"nodes": {"worker-02": {"labels": {"zone": "north"}}}}) as world:
+        hands = Counting(Interpreter(world))
+        facts = observe_for_plan(hands, world.clock, declared(one))
+    assert {request.node for request in hands.asked if hasattr(request, "node")} == {"worker-02"}
+    assert isinstance(facts.get("node/worker-02/ovs"), Known)
+    assert isinstance(facts.get("node/worker-01/ovs"), Unknown)
+
+
+def test_a_node_that_does_not_answer_spoils_nothing_of_the_others(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world", {"nodes": {"worker-02": {"reachable": False}}}) as world:
+        facts = observe_for_plan(Interpreter(world), world.clock, declared(HOT))
+    assert facts.value("node/worker-01/ovs/mapping/vmnet") == "br-vmdata"
+    assert facts.get("node/worker-02/ovs/mapping/vmnet") == Unknown("worker-02: no route to host")
+    assert facts.value("node/worker-02/ready") is True
+
+
+def test_planning_changes_nothing_in_the_world(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        before = world.show()
+        observe_for_plan(Interpreter(world), world.clock, declared(HOT))
+        verbs = {call.verb for call in world.log()}
+        assert world.show() == before
+    assert "write" not in verbs
+
+
+def test_a_cluster_that_does_not_answer_makes_every_fact_unknown() -> None:
+    class Silent:
+        def ask(self, request: Any) -> NoReply:
+            return NoReply("connection refused")
+
+        def perform(self, op: Any) -> Any:
+            raise AssertionError
+
+    class Now:
+        def now(self) -> float:
+            return 0.0
+
+        def wait_until(self, instant: float) -> None:
+            raise AssertionError
+
+    facts = observe(Silent(), Now(), ["nodes", "vms"])
+    assert facts and all(fact == Unknown("connection refused") for fact in facts.values())
+    assert Facts(facts).get("node/worker-01/ready") == Unknown("connection refused")
+
+
+def test_a_record_keeps_what_is_known_and_nothing_else() -> None:
+    assert values({"a": Known([1]), "b": Unknown("x")}) == {"a": [1]}
