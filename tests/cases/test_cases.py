@@ -23,6 +23,7 @@ from cli.render.plan import render_plan
 from plans.actions import Action, find_routine
 from plans.document import Plan, read, write
 from plans.errors import OvsplanError
+from plans.kinds import KINDS
 from plans.ops import AnyOp, Create, Patch, Run, Transact, shape
 
 HERE = Path(__file__).parent
@@ -63,6 +64,10 @@ def _plan(case: Mapping[str, Any], folder: Path) -> Outcome:
             return planned(world, desired, accepted=case.get("accept", ()), only=case.get("only", ()))
         except OvsplanError as error:
             return error
+
+
+def test_every_kind_has_its_cases() -> None:
+    assert {name.partition("/")[0] for name in CASES} == set(KINDS)
 
 
 @pytest.mark.parametrize("name", CASES)
