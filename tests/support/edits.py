@@ -75,6 +75,25 @@ def _add_port(world: TwinWorld, node: str, what: Mapping[str, Any]) -> None:
     )
 
 
+def _move_port(world: TwinWorld, node: str, what: Mapping[str, str]) -> None:
+    """In one transaction, which is how vswitchd comes to keep a stale copy of it (H46)."""
+    port = _row(world, node, "Port", what["port"])["_uuid"]
+    moves = [(what["from"], "delete"), (what["to"], "insert")]
+    _transact(
+        world,
+        node,
+        *(
+            {
+                "op": "mutate",
+                "table": "Bridge",
+                "where": [["name", "==", b]],
+                "mutations": [["ports", verb, port]],
+            }
+            for b, verb in moves
+        ),
+    )
+
+
 def _set_interface(world: TwinWorld, node: str, what: Mapping[str, Any]) -> None:
     row = {c: _map(v) if isinstance(v, dict) else v for c, v in what["columns"].items()}
     where = [["name", "==", what["interface"]]]
@@ -100,6 +119,7 @@ EDITS: dict[str, Callable[[TwinWorld, str, Any], None]] = {
     "mapping": _set_mapping,
     "del-port": _del_port,
     "add-port": _add_port,
+    "move-port": _move_port,
     "set-interface": _set_interface,
     "del-bridge": _del_bridge,
     "patch": _patch,
