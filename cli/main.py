@@ -90,10 +90,9 @@ def run(args: list[str]) -> int:
     except click.Abort:
         _complain("interrupted; nothing was changed")
         return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would complain again at exit while flushing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit:
+        # click's way out when the reader (`| head`) has gone: a screen may end there, and a run only stops.
+        return 3 if args[:1] == ["apply"] else 0
     except (
         Exception
     ) as error:  # the edge of the program: expected errors get their code, defects their traceback
