@@ -11,7 +11,7 @@ recomputes, so one transaction takes both ends away and inserts nothing. Sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +21,9 @@ from plans.announce import announce
 from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same, Traffic
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
-from plans.facts import Facts, Known, Unknown, show
+from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Unknown, show
 from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
-from plans.ops import AnyOp, Record, Transact, Wait
+from plans.ops import AnyOp, Record, Run, Transact, Wait
 from plans.readings.node import LISTEN
 from plans.selection import applies_to
 
@@ -282,10 +282,13 @@ def _ovn_settle(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | 
 
 
 def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    """What the hot remap does only if the world calls for it: rebuild a pair of which an end is broken (H46)."""
+    """What the hot remap does only if the world calls for it: rebuild a pair of which an end is broken (H46), and,
+    where no VM is now, all that one needs which has come by then.
+    """
     view = facts.value(f"node/{args['node']}/ovs")
     ops: list[AnyOp] = []
-    lsps = sorted({g.lsp for g in guests(facts, args["node"], args["localnet"])})
+    here = sorted({g.lsp for g in guests(facts, args["node"], args["localnet"])})
+    lsps = here or list(switch_ports_of(facts, view, args["localnet"]))
     for lsp in lsps:
         ends = [(args["bridge"], ovs.outer_port(lsp)), (ovs.INTEGRATION_BRIDGE, ovs.inner_port(lsp))]
         whole = view
@@ -293,7 +296,29 @@ def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
             if not ovs.bridges_of_port(whole, name):
                 whole = ovs.with_patch(whole, bridge, name, "", lsp)
         ops += _rebuild(args, whole, lsp)
-    return tuple(ops)
+    return tuple(ops) if here or not lsps else (*_for_latecomers(args, facts, view, lsps), *ops)
+
+
+def _for_latecomers(
+    args: Mapping[str, Any], facts: Facts, view: ovs.View, lsps: Sequence[str]
+) -> tuple[AnyOp, ...]:
+    """The move with the patch pairs of VMs that come to an empty node during the run, and their announcement."""
+    node, to = args["node"], args["bridge"]
+    home = args["from"] if args["from"] in view["bridges"] else to
+    whole = view
+    for lsp in lsps:
+        if not ovs.bridges_of_port(whole, ovs.outer_port(lsp)):
+            whole = ovs.with_patch(whole, home, ovs.outer_port(lsp), ovs.inner_port(lsp), lsp)
+    homes = {lsp: ovs.bridges_of_port(whole, ovs.outer_port(lsp)) for lsp in lsps}
+    move, *_ = _move(args, facts, whole, homes)
+    announcement = Run(
+        label="announce:latecomers",
+        title=f"announce the VMs that have come to {node} by then out of {to}",
+        node=node,
+        argv=("ovs-ofctl", "packet-out", to, KNOWN_AFTER_APPLY),
+        commands=(f"# announce each VM on {node}: one RARP per MAC and VLAN out of {to}",),
+    )
+    return (replace(move, label="move:otherwise"), announcement)
 
 
 @routine("hot-remap@1", contingent=_contingent)

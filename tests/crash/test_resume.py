@@ -258,3 +258,15 @@ def test_vms_that_pass_through_an_empty_node_do_not_stop_its_turn(tmp_path: Path
     with job.world() as world:
         assert pairs(world, "worker-03")["vmnet"] == "br-phy"
     assert "No changes." in job.run("plan").out
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_vm_that_comes_to_an_empty_node_meanwhile_moves_with_it(silent: bool, tmp_path: Path) -> None:
+    order = ROLLOUT.replace("[worker-01, worker-02]", "[worker-01, worker-02, worker-03]")
+    hot = order.replace("  evacuate: {default: live-migrate, return: origin}\n", "")
+    spec = small_world(nodes={f"worker-0{number}": {} for number in (1, 2, 3)})
+    job = job_of(tmp_path / "job", spec, {"network.yaml": NETWORK, "rollout.yaml": hot})
+    crash(job, INTENT_OF_THE_MOVE)
+    with job.world() as world:
+        move_vm(world, "default/silent-1" if silent else "default/talker-1", "worker-03", "by-hand")
+    well_done(job, job.apply())
