@@ -112,9 +112,12 @@ def test_a_boot_that_is_over_took_its_processes_along(store: Store) -> None:
 
 def test_a_holder_on_another_host_is_believed_to_live(store: Store) -> None:
     held_by(store, replace(myself(), host="bastion-2", pid=_dead_process(), boot="another"))
-    with pytest.raises(
-        Locked, match="It runs on another host, so from here it can't be told whether it lives"
-    ), Lock(store, "ovsplan apply"):
+    with (
+        pytest.raises(
+            Locked, match="It runs on another host, so from here it can't be told whether it lives"
+        ),
+        Lock(store, "ovsplan apply"),
+    ):
         pass
     assert audit(store) == []
 
