@@ -30,7 +30,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """One hazard found. `accepted`: by the user, by id. `way_out` says what to do instead."""
+    """One hazard found. `accepted`: by the user, by id. `way_out` says what to do instead.
+
+    `leaves_out`: the addresses of changes that are left out of the plan when it is accepted, because to make them all
+    the same would be to break what they are for.
+    """
 
     id: str
     level: Literal["block", "warn"]
@@ -39,6 +43,7 @@ class Finding:
     message: str
     way_out: str
     accepted: bool = False
+    leaves_out: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> bool:

@@ -210,7 +210,8 @@ def pair_health(view: View, lsp: str) -> str:
     Success of a move is never the mapping alone: both ends have an ofport and no error, and the outer port sits on
     one bridge only (H46, H49).
     """
-    for name, peer in ((outer_port(lsp), inner_port(lsp)), (inner_port(lsp), outer_port(lsp))):
+    ends = ((outer_port(lsp), inner_port(lsp)), (inner_port(lsp), outer_port(lsp)))
+    for name, peer in ends:
         homes = bridges_of_port(view, name)
         if not homes:
             return f"broken: port {name} is missing"
@@ -221,11 +222,24 @@ def pair_health(view: View, lsp: str) -> str:
                 return f"broken: port {name} has type {interface['type'] or 'system'}, not patch"
             if interface["options"].get("peer") != peer:
                 return f"broken: port {name} has peer {interface['options'].get('peer')}, not {peer}"
+    # Both ends are wired: only now does an error say something that the wiring does not.
+    for name, _ in ends:
+        for interface in view["bridges"][bridges_of_port(view, name)[0]]["ports"][name]["interfaces"]:
             if interface.get("error"):
                 return f"broken: port {name}: {interface['error']}"
             if not isinstance(interface.get("ofport"), int) or interface["ofport"] < 0:
                 return f"broken: port {name} has no OpenFlow port"
     return "healthy"
+
+
+def is_paired(view: View, lsp: str) -> bool:
+    """Whether both ends are there, once, as patch ports: then turning one of them is enough to join them."""
+    ends = [(name, bridges_of_port(view, name)) for name in (outer_port(lsp), inner_port(lsp))]
+    return all(
+        len(homes) == 1
+        and all(i["type"] == "patch" for i in view["bridges"][homes[0]]["ports"][name]["interfaces"])
+        for name, homes in ends
+    )
 
 
 def derive(node: str, view: View) -> dict[str, Fact]:
@@ -307,6 +321,24 @@ def _with_usable_peer(view: View, name: str, peer: str) -> View:
         port = bridges[bridge]["ports"][name]
         found = {**port, "interfaces": [healed(i) for i in port["interfaces"]]}
         bridges[bridge] = {**bridges[bridge], "ports": {**bridges[bridge]["ports"], name: found}}
+    return {**view, "bridges": bridges}
+
+
+def with_peer(view: View, name: str, peer: str) -> View:
+    """The view with a patch port turned to another peer; a pair that is joined by that is healthy."""
+
+    def turned(interface: Mapping[str, Any]) -> Mapping[str, Any]:
+        if interface["name"] == name:
+            return {**interface, "options": {**interface["options"], "peer": peer}, "error": None}
+        return {**interface, "error": None} if interface["name"] == peer else interface
+
+    def port(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**row, "interfaces": [turned(i) for i in row["interfaces"]]}
+
+    bridges = {
+        b: {**row, "ports": {n: port(p) for n, p in row["ports"].items()}}
+        for b, row in view["bridges"].items()
+    }
     return {**view, "bridges": bridges}
 
 

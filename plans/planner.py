@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from plans.actions import Action
 from plans.bracket import Bracket, bracket, node_order
-from plans.changes import Change
+from plans.changes import Blocked, Change
 from plans.desired import Desired
 from plans.diff import NodeDiff, diff
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
@@ -56,9 +56,15 @@ def make_plan(
 
 
 def _without_held(found: NodeDiff, findings: Sequence[Finding]) -> NodeDiff:
-    """An accepted H54 means: make the remap, leave the bridge."""
-    left = {address for f in findings if f.id == "H54" and f.accepted for address in f.objects}
-    return replace(found, changes=tuple(c for c in found.changes if c.address not in left))
+    """A node without the changes that an accepted hazard leaves out: they are blocked, and said so."""
+    left = {address: f.id for f in findings if f.accepted for address in f.leaves_out}
+    held = [
+        Blocked(c.address, found.node, (f"left out, as {left[c.address]} was accepted",))
+        for c in found.changes
+        if c.address in left
+    ]
+    kept = tuple(c for c in found.changes if c.address not in left)
+    return replace(found, changes=kept, blocked=(*found.blocked, *held))
 
 
 def _actions(brackets: Sequence[Bracket], facts: Facts) -> list[Action]:

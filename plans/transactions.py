@@ -104,6 +104,15 @@ def insert_patch(bridge: str, name: str, peer: str, lsp: str, tag: str) -> list[
     ]  # fmt: skip
 
 
+def set_peer(name: str, peer: str) -> list[Json]:
+    """Set the peer of a patch port, guarded by there being one of that name."""
+    named = [["name", "==", name]]
+    return [
+        guard("Interface", [*named, ["type", "==", "patch"]], [{"name": name}], ["name"]),
+        {"op": "update", "table": "Interface", "where": named, "row": {"options": map_value({"peer": peer})}},
+    ]
+
+
 def remove_bridge(view: ovs.View, bridge: str) -> list[Json]:
     """Remove a bridge, guarded by its ports and by the mapping string being what they were when it was judged safe."""
     row = view["bridges"][bridge]

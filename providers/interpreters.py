@@ -118,7 +118,12 @@ class Interpreter:
                 raise Lost(f"{op.title}: a guard did not hold ({_text(problem)}); nothing was changed")
             raise NotDone(f"{op.title}: {_text(problem)}")
         if op.settle:
-            self._settle(ovsdb, results[len(op.operations) - 1]["rows"][0]["next_cfg"])
+            try:
+                self._settle(ovsdb, results[len(op.operations) - 1]["rows"][0]["next_cfg"])
+            except ports.PortError as error:
+                raise Doubtful(
+                    f"{op.title}: it is in the database, and then the node was lost: {error}"
+                ) from error
         return "done", None
 
     def _settle(self, ovsdb: ports.Ovsdb, wanted: int) -> None:

@@ -43,7 +43,8 @@ def bridge_without_uplink(scene: Scene) -> list[Finding]:
                 continue
             found.append(
                 Finding("H03", "block", node, (f"node/{node}/bridge/{bridge}",), what + ": its VMs would have no network",
-                        f"make {bridge} with an enabled bond on {node} first, or leave the node out with --node")
+                        f"make {bridge} with an enabled bond on {node} first. Accepted: {node} is left out",
+                        leaves_out=tuple(c.address for c in diff.changes))
             )  # fmt: skip
     return found
 
@@ -73,6 +74,7 @@ def made_by_network_manager(scene: Scene) -> list[Finding]:
             f"{change.data['bridge']} on {change.node} was made by NetworkManager (NM.connection.uuid {change.data['nm']}), "
             "which brings it back at once when it is deleted in OVSDB",
             f"remove it by nmstate after the remap (state: absent), and leave `replaces` out here. Accepted: the remap is done and {change.data['bridge']} is left",
+            leaves_out=(change.address,),
         )
         for diff in scene.diffs
         for change in diff.changes

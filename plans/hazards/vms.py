@@ -14,10 +14,12 @@ def cannot_leave(scene: Scene) -> list[Finding]:
         for vm in bracket.leaving:
             reason = scene.facts.value(f"vm/{vm}", {}).get("migratable")
             if reason is not True:
+                changes = next(d.changes for d in scene.diffs if d.node == bracket.node)
                 found.append(
                     Finding(
                         "H14", "block", bracket.node, (f"vm/{vm}",), f"{vm} on {bracket.node} cannot live-migrate ({reason})",
-                        f"let it stay through a hot remap: rollout spec.evacuate.vms: {{{vm}: stay}}; or shut it down first",
+                        f"let it stay through a hot remap: rollout spec.evacuate.vms: {{{vm}: stay}}; or shut it down first. Accepted: {bracket.node} is left out",
+                        leaves_out=tuple(c.address for c in changes),
                     )
                 )  # fmt: skip
     return found

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plans import ovs, transactions
+from plans import ovs, pairs, transactions
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.announce import announce
 from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same, Traffic
@@ -30,16 +30,9 @@ from plans.selection import applies_to
 OVN_SETTLE = 15
 """Seconds that ovn-controller must be up: in its first ~10 s it deletes no patch port (H45)."""
 
-LOOKS = 4
-LOOKS_AFTER_A_MOVE = 2
-LOOK_PAUSE = 0.2
-"""How often vswitchd is asked to look again before a pair is taken for broken, how often before one that was just moved
-is taken for healthy (an error may be written after `cur_cfg`), and the seconds before each look."""
-
 LEARNED_LATELY = 60
 """Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
 
-REBUILDS = 3
 TAKE_DOWNS = 10
 
 
@@ -112,25 +105,9 @@ def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge:
         homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
         if homes and homes != [bridge]:
             wrong[lsp] = f"broken: port {ovs.outer_port(lsp)} is on {' and '.join(homes)}, not on {bridge}"
-        elif lsp in needed and (health := _path_health(facts, view, node, lsp)) != "healthy":
+        elif lsp in needed and (health := pairs.health(facts, view, node, lsp)) != "healthy":
             wrong[lsp] = health
     return wrong
-
-
-def _path_health(facts: Facts, view: ovs.View, node: str, lsp: str) -> str:
-    """`healthy`, or what is wrong with a pair, in the database or in the datapath itself.
-
-    When ovn-controller puts a patch port back before vswitchd has seen it leave, vswitchd sees one name change
-    bridges, and may keep the old one too: nothing shows in the database, and the path dies with the old bridge (H46).
-    """
-    health = ovs.pair_health(view, lsp)
-    if health != "healthy":
-        return health
-    outer = ovs.outer_port(lsp)
-    homes = facts.get(f"node/{node}/dp/{outer}")
-    if isinstance(homes, Known) and len(homes.value) > 1:
-        return f"broken: port {outer} is stale: the datapath has it on {' and '.join(homes.value)}"
-    return "healthy"
 
 
 def ovsdb(change: Change, context: Context) -> Action:
@@ -282,21 +259,14 @@ def _ovn_settle(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | 
 
 
 def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    """What the hot remap does only if the world calls for it: rebuild a pair of which an end is broken (H46), and,
+    """What the hot remap does only if the world calls for it: mend a pair that stays broken (H46), and,
     where no VM is now, all that one needs which has come by then.
     """
     view = facts.value(f"node/{args['node']}/ovs")
-    ops: list[AnyOp] = []
     here = sorted({g.lsp for g in guests(facts, args["node"], args["localnet"])})
     lsps = here or list(switch_ports_of(facts, view, args["localnet"]))
-    for lsp in lsps:
-        ends = [(args["bridge"], ovs.outer_port(lsp)), (ovs.INTEGRATION_BRIDGE, ovs.inner_port(lsp))]
-        whole = view
-        for bridge, name in ends:
-            if not ovs.bridges_of_port(whole, name):
-                whole = ovs.with_patch(whole, bridge, name, "", lsp)
-        ops += _rebuild(args, whole, lsp)
-    return tuple(ops) if here or not lsps else (*_for_latecomers(args, facts, view, lsps), *ops)
+    ops = pairs.cures(args["node"], args["bridge"], view, lsps)
+    return ops if here or not lsps else (*_for_latecomers(args, facts, view, lsps), *ops)
 
 
 def _for_latecomers(
@@ -342,7 +312,7 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if frames and "move" in done.outcomes and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
         # The VMs' traffic first; whether every end is healthy is looked at with patience.
         return Perform(tuple(frames))
-    if (mend := _mend(args, facts, view, sorted({g.lsp for g in here}), done)) is not None:
+    if (mend := pairs.mend(node, to, facts, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
     if frames:
         return Perform(tuple(frames))
@@ -411,104 +381,9 @@ def _move(
     )
     burst: list[AnyOp] = [move]
     for lsp in sorted({*strays, *(g.lsp for g in guests(facts, node, localnet))}):
-        op, after = _insert(args, after, lsp, ovs.outer_port(lsp), to, ovs.inner_port(lsp))
+        op, after = pairs.insert(node, after, lsp, ovs.outer_port(lsp), to, ovs.inner_port(lsp))
         burst.append(op)
-    return (*burst, _look_again(args, after, 0))
-
-
-def _insert(
-    args: Mapping[str, Any], view: ovs.View, lsp: str, name: str, bridge: str, peer: str
-) -> tuple[Transact, ovs.View]:
-    """Insert one end of a pair, as ovn-controller would; losing that race to it is fine (H48)."""
-    node, after = args["node"], ovs.with_patch(view, bridge, name, peer, lsp)
-    op = Transact(
-        label=f"insert:{name}",
-        title=f"insert {name} on {bridge}, unless ovn-controller was first",
-        node=node,
-        operations=transactions.settled(view, transactions.insert_patch(bridge, name, peer, lsp, "0")),
-        tolerate=transactions.GUARD_FAILED,
-        commands=(
-            f"ovs-vsctl --may-exist add-port {bridge} {name} -- set Interface {name} type=patch options:peer={peer}"
-            f" -- set Port {name} external_ids:{ovs.LOCALNET_PORT_KEY}={lsp}",
-        ),
-        changes=ovs.changes(node, view, after),
-    )
-    return op, after
-
-
-def _mend(
-    args: Mapping[str, Any], facts: Facts, view: ovs.View, needed: list[str], done: Done
-) -> Next | None:
-    """Bring every needed pair to health: insert what is missing, have vswitchd look again, and rebuild what stays.
-
-    vswitchd takes up to two more looks at its ports to forget what it saw in the middle of a move: until then the
-    inner end keeps an error, or the datapath an old copy, while traffic flows. Only what outlives them is broken.
-    """
-    node, to = args["node"], args["bridge"]
-    inserts: list[AnyOp] = []
-    after = view
-    for lsp in needed:
-        outer, inner = ovs.outer_port(lsp), ovs.inner_port(lsp)
-        for name, bridge, peer in ((outer, to, inner), (inner, ovs.INTEGRATION_BRIDGE, outer)):
-            if not ovs.bridges_of_port(view, name):
-                op, after = _insert(args, after, lsp, name, bridge, peer)
-                inserts.append(op)
-    if inserts and max(done.attempts.get(op.label, 0) for op in inserts) <= REBUILDS:
-        return Perform(tuple(inserts))
-    health = {lsp: _path_health(facts, view, node, lsp) for lsp in needed}
-    broken = [lsp for lsp in needed if health[lsp] != "healthy"]
-    rounds = max((done.attempts.get(f"rebuild:{lsp}", 0) for lsp in needed), default=0)
-    looks = done.attempts.get(f"look-again:{rounds}", 0)
-    touched = any(label.startswith(("move", "insert:", "rebuild:")) for label in done.outcomes)
-    if looks < (LOOKS if broken else LOOKS_AFTER_A_MOVE if touched and needed else 0):
-        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}/health", "eq", "healthy") for lsp in needed)
-        title = "both ends of each patch pair healthy"
-        label = f"healthy:{rounds}:{looks}"
-        wait = Wait(label=label, title=title, checks=checks, deadline=LOOK_PAUSE, at_least=LOOK_PAUSE)
-        return Perform((wait, _look_again(args, view, rounds)))
-    if not broken:
-        return None
-    if rounds >= REBUILDS:
-        return Stop(
-            f"the path stays broken after {rounds} rebuilds: " + "; ".join(health[lsp] for lsp in broken)
-        )
-    return Perform(tuple(_rebuild(args, view, broken[0])))
-
-
-def _look_again(args: Mapping[str, Any], view: ovs.View, rounds: int) -> Transact:
-    """Raise `next_cfg`, so that vswitchd goes through its ports once more. Cuts nothing."""
-    return Transact(
-        label=f"look-again:{rounds}",
-        title=f"have vswitchd on {args['node']} go through its ports once more",
-        node=args["node"],
-        operations=transactions.settled(view, [transactions.same_mapping(view)]),
-        commands=(
-            "ovs-vsctl set Open_vSwitch . external_ids:look-again=1",
-            "ovs-vsctl remove Open_vSwitch . external_ids look-again",
-        ),
-    )
-
-
-def _rebuild(args: Mapping[str, Any], view: ovs.View, lsp: str) -> list[AnyOp]:
-    """Delete both ends in one transaction, await vswitchd, insert them again in the next (H46)."""
-    node, to = args["node"], args["bridge"]
-    outer, inner = ovs.outer_port(lsp), ovs.inner_port(lsp)
-    operations = []
-    for name in (outer, inner):
-        for home in ovs.bridges_of_port(view, name):
-            operations += transactions.take_port(view, home, name)
-    gone = ovs.without_ports(view, (outer, inner))
-    delete = Transact(
-        label=f"rebuild:{lsp}",
-        title=f"take both ends of the broken pair {outer} away",
-        node=node,
-        operations=transactions.settled(view, operations),
-        commands=(f"ovs-vsctl --if-exists del-port {outer} -- --if-exists del-port {inner}",),
-        changes=(*ovs.changes(node, view, gone), (f"node/{node}/dp/{outer}", Known([to]))),
-    )
-    first, after = _insert(args, gone, lsp, outer, to, inner)
-    second, after = _insert(args, after, lsp, inner, ovs.INTEGRATION_BRIDGE, outer)
-    return [delete, first, second]
+    return (*burst, pairs.look_again(node, after, 0))
 
 
 def _announcements(

@@ -66,18 +66,18 @@ def _write(stage: Stage, node: str, finished: Mapping[str, Any]) -> None:
 
 
 def _stale(stale: Mapping[str, Any], seen: Mapping[str, list[str]], view: View) -> dict[str, Any]:
-    """The patch ports of which OVS 3.1 keeps a copy on a bridge that they left, because one pass saw them change bridges.
+    """The patch ports that one pass saw change bridges, which OVS 3.1 never gets straight by itself.
 
-    From a bridge that sorts first the port is dead, until that bridge goes or a pass has seen each of the two patch
-    ports gone. From one that sorts later it works all the time: the next pass drops the copy and blames the peer, the
-    one after that forgets it. Which direction does what was measured, not understood.
+    Each later look alternates between an error on the peer and none. From a bridge that sorts later traffic flows all
+    the same; from one that sorts first the port is dead. It ends when a pass sees the pair apart: an end gone, or
+    turned to another peer. Which direction does what was measured, not understood.
     """
     found = {}
-    present = {port for bridge in view.bridges.values() for port in bridge.ports}
     for name, entry in stale.items():
-        gone = sorted({*entry["gone"], *({name, entry["peer"]} - present)})
-        if len(gone) < 2 and (entry["looks"] < 1 if entry["works"] else entry["bridge"] in view.bridges):
-            found[name] = {**entry, "gone": gone, "looks": entry["looks"] + 1}
+        ends = view.patch(name), view.patch(entry["peer"])
+        apart = any(e is None or o is None or e.peer != o.name for e, o in (ends, ends[::-1]))
+        if not apart:
+            found[name] = {**entry, "looks": entry["looks"] + 1}
     for left, ports in seen.items():
         for port in ports:
             now = view.bridge_of(port)
@@ -89,22 +89,14 @@ def _stale(stale: Mapping[str, Any], seen: Mapping[str, list[str]], view: View) 
                 and iface.type == "patch"
                 and left != now.name
             ):
-                found[port] = {
-                    "bridge": left,
-                    "peer": iface.peer,
-                    "gone": [],
-                    "looks": 0,
-                    "works": left > now.name,
-                }
+                found[port] = {"bridge": left, "peer": iface.peer, "looks": 0, "works": left > now.name}
     return found
 
 
 def copies(stage: Stage, node: str, view: View) -> list[tuple[str, str]]:
     """What the datapath has beside the database: (bridge, port), for each copy that was kept."""
     memory = stage.recall(Vswitchd.name, node) or {}
-    kept = [
-        (e["bridge"], name) for name, e in memory.get("stale", {}).items() if not (e["works"] and e["looks"])
-    ]
+    kept = [(e["bridge"], name) for name, e in memory.get("stale", {}).items() if not e["looks"]]
     return sorted((bridge, name) for bridge, name in kept if bridge in view.bridges)
 
 
@@ -119,7 +111,7 @@ def _results(
 ) -> dict[str, dict[str, Any]]:
     """The rows of Interface that change, by UUID."""
     found = {}
-    blamed = {e["peer"] for e in stale.values() if e["looks"] or not e["works"]}
+    blamed = {e["peer"] for e in stale.values() if e["looks"] % 2}
     for bridge in view.bridges.values():
         free = _free_numbers(bridge)
         for port in bridge.ports.values():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -152,7 +151,7 @@ def unschedulable(lab: Lab, node: str) -> bool:
 
 def by_hand(lab: Lab, node: str, line: str) -> str:
     """A command line as a person on the node types it."""
-    return _on_node(lab, node, shlex.split(line))
+    return _on_node(lab, node, ["sh", "-c", line])
 
 
 def vsctl(lab: Lab, node: str, *words: str) -> str:

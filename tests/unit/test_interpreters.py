@@ -173,10 +173,6 @@ def test_a_vswitchd_that_does_not_answer_leaves_doubt() -> None:
         interpreter.perform(transact(settle=True))
 
 
-@pytest.mark.xfail(
-    reason="a connection lost between the transaction and the wait for cur_cfg is told as not done",
-    strict=True,
-)
 def test_a_node_lost_after_the_transaction_leaves_doubt() -> None:
     interpreter, _ = hands([{}, {"rows": [{"next_cfg": 8}]}], ports.Unreachable("connection refused"))
     with pytest.raises(Doubtful):
