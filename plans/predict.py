@@ -6,7 +6,8 @@ wait is taken as come true. What only the run can know stays Later and never blo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +23,39 @@ RUN = KNOWN_AFTER_APPLY
 MOST_STEPS = 500
 
 
+class _Draft(Draft):
+    """A draft that knows the paths of each view. Going through all facts for every record would be quadratic."""
+
+    __slots__ = ("_base", "_paths")
+
+    def __init__(self, base: Facts) -> None:
+        super().__init__(base)
+        self._paths: defaultdict[str, set[str]] = defaultdict(set)
+        self._base = base if isinstance(base, _Draft) else None
+        if self._base is None:
+            self._note(path for path, _ in base.items())
+
+    def change(self, changes: Iterable[tuple[str, Fact]]) -> None:
+        changes = tuple(changes)
+        super().change(changes)
+        self._note(path for path, _ in changes)
+
+    def paths_of(self, view: str) -> set[str]:
+        """The paths that a view tells, here and below."""
+        below = self._base.paths_of(view) if self._base is not None else set()
+        return below | self._paths.get(view, set())
+
+    def _note(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self._paths[view_of(path)].add(path)
+
+
 def predict(actions: Sequence[Action], facts: Facts) -> list[Action]:
     """The actions with their ops, effects and undo commands, each on the facts that those before it leave.
 
     Raises PlanError when a step can't reach its end even in prediction.
     """
-    draft = Draft(facts)
+    draft = _Draft(facts)
     draft.change(
         (f"node/{n}/resource-version", Later("the run", "read at run time"))
         for n in facts.value("cluster/nodes", [])
@@ -36,7 +64,7 @@ def predict(actions: Sequence[Action], facts: Facts) -> list[Action]:
     return [_predict_one(action, draft, results) for action in actions]
 
 
-def _predict_one(action: Action, draft: Draft, results: dict[str, Mapping[str, Any]]) -> Action:
+def _predict_one(action: Action, draft: _Draft, results: dict[str, Mapping[str, Any]]) -> Action:
     found = find_routine(action.routine)
     used = {name: results.get(name, {}) for name in action.uses}
     contingent = _contingent(action, draft)
@@ -44,7 +72,7 @@ def _predict_one(action: Action, draft: Draft, results: dict[str, Mapping[str, A
     ops, _ = _play(action.id, found.step, action.args, draft, used, before, results)
     on_failure: tuple[AnyOp, ...] = ()
     if found.rescue is not None:
-        aside = Draft(draft)
+        aside = _Draft(draft)
         on_failure, _ = _play(f"{action.id} (on failure)", found.rescue, action.args, aside, used, {}, {})
     shown = {op.label for op in ops}
     return replace(
@@ -61,7 +89,7 @@ def _play(
     name: str,
     step: Step,
     args: Mapping[str, Any],
-    draft: Draft,
+    draft: _Draft,
     used: Mapping[str, Mapping[str, Any]],
     before: dict[str, Fact],
     results: dict[str, Mapping[str, Any]],
@@ -106,17 +134,14 @@ def assumed(op: AnyOp) -> Changes:
     return (*come_true, *gone, *op.changes)
 
 
-def _recorded(op: Record, facts: Facts) -> dict[str, Any]:
+def _recorded(op: Record, draft: _Draft) -> dict[str, Any]:
     """What a record of views would return: the values of the facts below them, the same at both looks."""
-    found = {
-        path: fact.value
-        for path, fact in facts.items()
-        if isinstance(fact, Known) and view_of(path) in op.views
-    }
+    paths = sorted(path for view in op.views for path in draft.paths_of(view))
+    found = {path: fact.value for path in paths if isinstance(fact := draft.get(path), Known)}
     return {**found, **({f"{path}@first": value for path, value in found.items()} if op.again_after else {})}
 
 
-def _contingent(action: Action, draft: Draft) -> tuple[AnyOp, ...]:
+def _contingent(action: Action, draft: _Draft) -> tuple[AnyOp, ...]:
     found = find_routine(action.routine)
     return found.contingent(action.args, draft) if found.contingent else ()
 
@@ -132,7 +157,7 @@ def _effects(before: Mapping[str, Fact], after: Facts) -> tuple[Effect, ...]:
     for path, old in sorted(before.items()):
         new = after.get(path)
         if (
-            path.endswith(("/resource-version", "/ovs", "/uptime"))
+            path.endswith(("/resource-version", "/ovs", "/ovn-uptime"))
             or _is_bulky(old)
             or _is_bulky(new)
             or old == new
@@ -148,7 +173,7 @@ def _is_bulky(fact: Fact) -> bool:
     return isinstance(fact, Known) and isinstance(fact.value, dict)
 
 
-def _undo_commands(action: Action, after: Facts) -> tuple[str, ...]:
+def _undo_commands(action: Action, after: _Draft) -> tuple[str, ...]:
     """The undo as a person would do it, on the world as the action leaves it."""
     commands: list[str] = []
     for invocation in action.undo:
@@ -156,8 +181,8 @@ def _undo_commands(action: Action, after: Facts) -> tuple[str, ...]:
     return tuple(commands)
 
 
-def _commands_of(action: Action, invocation: Invocation, after: Facts) -> list[str]:
-    aside = Draft(after)
+def _commands_of(action: Action, invocation: Invocation, after: _Draft) -> list[str]:
+    aside = _Draft(after)
     try:
         ops, _ = _play(
             f"{action.id} (undo)", find_routine(invocation.routine).step, invocation.args, aside, {}, {}, {}

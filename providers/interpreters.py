@@ -26,6 +26,9 @@ DATABASE = "Open_vSwitch"
 TIMEOUT = 30.0
 """Seconds for one request to one port."""
 
+LOOK_TIMEOUT = 5.0
+"""Seconds for a command that only looks: a daemon that is busy for longer can't be asked now."""
+
 SETTLE_TIMEOUT = 10.0
 """Seconds for vswitchd to carry out a transaction."""
 
@@ -77,7 +80,7 @@ class Interpreter:
                     return NoReply(_text(problem))
                 return {table: result["rows"] for table, result in zip(tables, results, strict=False)}
             case CommandRequest(node=node, argv=argv):
-                finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
+                finished = self._world.shell(node).run(argv, timeout=LOOK_TIMEOUT)
                 if finished.rc != 0:
                     return NoReply(
                         f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}"

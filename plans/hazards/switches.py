@@ -90,7 +90,7 @@ def old_ovn(scene: Scene) -> list[Finding]:
         if not any(a.routine.partition("@")[0] in ("hot-remap", "cold-remap") for a in bracket.actions):
             continue
         uptime, version = (
-            scene.facts.get(f"node/{node}/ovn/uptime"),
+            scene.facts.get(f"node/{node}/ovs/ovn-uptime"),
             scene.facts.get(f"node/{node}/ovn/version"),
         )
         if isinstance(uptime, Known) and uptime.value < OVN_SETTLE:

@@ -159,7 +159,7 @@ def _disturbs(change: Change, context: Context) -> bool:
 
 def views(node: str) -> tuple[str, ...]:
     """What the steps of a remap look at."""
-    return (f"ovs:{node}", f"ovn:{node}", f"dp:{node}", "vms", "networks")
+    return (f"ovs:{node}", f"dp:{node}", "vms", "networks")
 
 
 def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
@@ -243,7 +243,7 @@ def _readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
 
 def _ovn_settle(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | None:
     """A wait, when ovn-controller is too young to be trusted with patch ports."""
-    path = f"node/{args['node']}/ovn/uptime"
+    path = f"node/{args['node']}/ovs/ovn-uptime"
     uptime = facts.get(path)
     if isinstance(uptime, Known) and uptime.value < OVN_SETTLE and "ovn-settled" not in done.outcomes:
         why = "H45: in its first ~10 s ovn-controller deletes no patch port"

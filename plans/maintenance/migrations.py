@@ -232,13 +232,15 @@ def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """
     node, staying = args["node"], args["staying"]
     nads = {nad for localnet in args["localnets"] for nad in networks_of(facts, localnet)}
-    users = {
-        vm
-        for vm in facts.value("cluster/vms", [])
-        if any(a["nad"] in nads for a in (facts.value(f"vm/{vm}") or {}).get("macs", ()))
-    }
     shown = {vm for vm in vms_on(facts, node, tuple(args["localnets"])) if vm not in staying}
-    spaces = {vm.partition("/")[0] for vm in users.difference(staying)}
+    ours = {vm.partition("/")[0] for vm in shown}
+    spaces: set[str] = set()
+    for vm in facts.value("cluster/vms", []):
+        namespace = vm.partition("/")[0]
+        # One VM decides for its namespace: reading every VM for every node would make planning quadratic.
+        if namespace not in ours and namespace not in spaces and vm not in staying:
+            attached = (facts.value(f"vm/{vm}") or {}).get("macs", ())
+            spaces.update({namespace} if any(a["nad"] in nads for a in attached) else ())
     return tuple(
         Create(
             label=f"migrate:any:{namespace}",
@@ -247,7 +249,7 @@ def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
             body={"spec": {"vmiName": KNOWN_AFTER_APPLY}},
             commands=(f"virtctl migrate -n {namespace} VM",),
         )
-        for namespace in sorted(spaces - {vm.partition("/")[0] for vm in shown})
+        for namespace in sorted(spaces)
     )
 
 

@@ -68,9 +68,9 @@ def reading(view: str, now: float) -> Reading:
                 (ListRequest(*cluster.VMIM),), cluster.parse_migrations, cluster.unknown("migration/*")
             )
         case "ovs", [n]:
-            return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r), node.unknown(n, "ovs"))
+            return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r, now), node.unknown(n, "ovs"))
         case "ovn", [n]:
-            return Reading(node.ovn_requests(n), lambda r: node.parse_ovn(n, r, now), node.unknown(n, "ovn"))
+            return Reading(node.ovn_requests(n), lambda r: node.parse_ovn(n, r), node.unknown(n, "ovn"))
         case "dp", [n]:
             return Reading(node.dp_requests(n), lambda r: node.parse_dp(n, r), node.unknown(n, "dp"))
         case "fdb", [n, bridge]:

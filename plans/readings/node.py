@@ -23,31 +23,31 @@ def ovs_requests(node: str) -> tuple[SelectRequest]:
     return (SelectRequest(node, ovs.TABLES),)
 
 
-def parse_ovs(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """See `plans.ovs.derive`."""
-    return ovs.derive(node, ovs.read_switch(replies[0]))
+def parse_ovs(node: str, replies: Sequence[Json], now: float) -> Mapping[str, Fact]:
+    """See `plans.ovs.derive`; and `node/<n>/ovs/ovn-uptime`, the seconds since ovn-controller came up.
 
-
-def ovn_requests(node: str) -> tuple[CommandRequest, SelectRequest]:
-    """The running ovn-controller's version, and when it started (it writes that on br-int)."""
-    return (
-        CommandRequest(node, ("ovn-appctl", "-t", "ovn-controller", "version")),
-        SelectRequest(node, ("Bridge",)),
-    )
-
-
-def parse_ovn(node: str, replies: Sequence[Json], now: float) -> Mapping[str, Fact]:
-    """`node/<n>/ovn/version`, and `/uptime` in seconds; `now` is in seconds since the epoch."""
-    found = re.search(r"ovn-controller\D*(\d+\.\d+(?:\.\d+)?)", replies[0])
-    version: Fact = Known(found[1]) if found else Unknown(f"no version in {replies[0].strip()[:60]!r}")
+    It writes its start on br-int, so this needs no answer from ovn-controller itself, which may be busy. `now` is in
+    seconds since the epoch.
+    """
     uptime: Fact = Unknown("ovn-controller has not written ovn-startup-ts on br-int")
-    for row in replies[1]["Bridge"]:
+    for row in replies[0]["Bridge"]:
         if row["name"] == ovs.INTEGRATION_BRIDGE:
             stamp = (ovs.plain(row["external_ids"]) or {}).get("ovn-startup-ts")
             if stamp is not None:
                 uptime = Known(now - int(stamp) / 1000)
-    at = f"node/{node}/ovn"
-    return {f"{at}/*": ABSENT, f"{at}/version": version, f"{at}/uptime": uptime}
+    return {**ovs.derive(node, ovs.read_switch(replies[0])), f"node/{node}/ovs/ovn-uptime": uptime}
+
+
+def ovn_requests(node: str) -> tuple[CommandRequest]:
+    """The running ovn-controller's version."""
+    return (CommandRequest(node, ("ovn-appctl", "-t", "ovn-controller", "version")),)
+
+
+def parse_ovn(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/ovn/version`."""
+    found = re.search(r"ovn-controller\D*(\d+\.\d+(?:\.\d+)?)", replies[0])
+    version: Fact = Known(found[1]) if found else Unknown(f"no version in {replies[0].strip()[:60]!r}")
+    return {f"node/{node}/ovn/*": ABSENT, f"node/{node}/ovn/version": version}
 
 
 def dp_requests(node: str) -> tuple[CommandRequest]:

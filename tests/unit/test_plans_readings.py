@@ -24,8 +24,9 @@ VIEWS = {
     "vms": ("cluster/vms", "vm/default/web-1/node"),
     "networks": ("cluster/networks", "network/default/vlan224"),
     "migrations": ("migration/default/m/phase",),
-    "ovs:w": ("node/w/ovs", "node/w/ovs/mapping/vmnet", "node/w/ovs/bridge/br-phy"),
-    "ovn:w": ("node/w/ovn/version", "node/w/ovn/uptime"),
+    "ovs:w": ("node/w/ovs", "node/w/ovs/mapping/vmnet", "node/w/ovs/bridge/br-phy", "node/w/ovs/ovn-uptime"),
+    "ovn:w": ("node/w/ovn/version",),
+    "dp:w": ("node/w/dp/ens33",),
     "fdb:w:br-phy": ("node/w/fdb/br-phy",),
 }
 
@@ -159,16 +160,30 @@ def test_a_migration_that_has_no_phase_yet_is_pending() -> None:
     assert facts.get("migration/shop/o/phase") == ABSENT
 
 
-def test_ovn_tells_its_version_and_when_it_started() -> None:
-    bridge = {"name": "br-int", "external_ids": ["map", [["ovn-startup-ts", str(int((NOW - 12) * 1000))]]]}
-    facts = read("ovn:w", "ovn-controller 23.03.1\nOpen vSwitch Library 3.1.0\n", {"Bridge": [bridge]})
-    assert (facts.value("node/w/ovn/version"), facts.value("node/w/ovn/uptime")) == ("23.03.1", 12.0)
+def _switch(**external: str) -> dict[str, Any]:
+    root = {"_uuid": ["uuid", "r"], "external_ids": ["map", []], "next_cfg": 1, "cur_cfg": 1}
+    bridge = {
+        "_uuid": ["uuid", "b"],
+        "name": "br-int",
+        "ports": ["set", []],
+        "external_ids": ["map", list(external.items())],
+    }
+    return {"Open_vSwitch": [root], "Bridge": [bridge], "Port": [], "Interface": []}
+
+
+def test_ovn_tells_its_version() -> None:
+    facts = read("ovn:w", "ovn-controller 23.03.1\nOpen vSwitch Library 3.1.0\n")
+    assert facts.value("node/w/ovn/version") == "23.03.1"
+    assert read("ovn:w", "what?").get("node/w/ovn/version") == Unknown("no version in 'what?'")
+
+
+def test_the_switch_tells_when_ovn_started() -> None:
+    started = {"ovn-startup-ts": str(int((NOW - 12) * 1000))}
+    assert read("ovs:w", _switch(**started)).value("node/w/ovs/ovn-uptime") == 12.0
 
 
 def test_an_ovn_that_has_not_written_its_start_is_of_unknown_age() -> None:
-    facts = read("ovn:w", "what?", {"Bridge": []})
-    assert facts.get("node/w/ovn/version") == Unknown("no version in 'what?'")
-    assert isinstance(facts.get("node/w/ovn/uptime"), Unknown)
+    assert isinstance(read("ovs:w", _switch()).get("node/w/ovs/ovn-uptime"), Unknown)
 
 
 FDB = """\

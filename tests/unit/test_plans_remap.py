@@ -34,7 +34,7 @@ def world(view: ovs.View | None = None, vms: tuple[str, ...] = ("default/web-1",
         "network/default/vlan224": Known({"name": "vlan224", "localnet": "vmnet", "vlan": 224, "mtu": 9000}),
         "cluster/vms": Known(sorted(vms)),
         f"node/{NODE}/vms": Known(sorted(vms)),
-        f"node/{NODE}/ovn/uptime": Known(3600.0),
+        f"node/{NODE}/ovs/ovn-uptime": Known(3600.0),
         f"node/{NODE}/dp/*": ABSENT,
     }
     for vm in vms:
@@ -148,7 +148,7 @@ def test_nothing_is_moved_under_a_vm_whose_network_cannot_be_read() -> None:
 
 
 def test_a_young_ovn_controller_is_waited_for() -> None:
-    young = replaced(world(), {"node/w/ovn/uptime": Known(3.0)})
+    young = replaced(world(), {"node/w/ovs/ovn-uptime": Known(3.0)})
     assert labels(ask("hot-remap@1", young)) == ["ovn-settled"]
     assert labels(ask("hot-remap@1", young, outcomes={"ovn-settled": "timed-out"})) == ["before"]
 
