@@ -133,7 +133,7 @@ def _child(
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if before is not None:
             before()
-        cli.verbs.apply.Executor = functools.partial(Executor, boundary=boundary)  # type: ignore[attr-defined]
+        vars(cli.verbs.apply)["Executor"] = functools.partial(Executor, boundary=boundary)
         code = cli.main.run(args)
     except BaseException:  # a child must never return into the test runner that it is a copy of
         traceback.print_exc()
