@@ -11,7 +11,8 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/prepare-lab
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests --ignore tests/lab -n 2
+	@$(BIN)/python -m pytest tests/lab
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from plans.checks import CannotTell, Fails, judge_all
 from plans.document import Plan
 from plans.errors import ActionFailed, Interrupted, WorldMoved
 from plans.facts import Facts
-from plans.ops import AnyOp, Record, Wait, shape
+from plans.ops import AnyOp, Record, Wait, fits
 from plans.readings import NoReply, view_of
 from providers.ports import Clock
 from state.journal import Journal, Outcome, Run, StepRow
@@ -142,7 +142,7 @@ class Executor:
 
     def _walk(self, action: Action, step: StepRow, routine: Step) -> Finished:
         """Ask `routine` what comes next, and do it, until it is finished. Raises ActionFailed, WorldMoved."""
-        shapes = {shape(op) for op in (*action.ops, *action.contingent, *action.on_failure)}
+        planned = (*action.ops, *action.contingent, *action.on_failure)
         lost = doubts = 0
         while True:
             facts = self._facts(action)
@@ -157,7 +157,7 @@ class Executor:
                     raise ActionFailed(why)
                 case Perform(ops=ops):
                     self._stop_if_asked()
-                    self._same_shape(action, ops, shapes)
+                    self._as_planned(ops, planned)
                     try:
                         self._burst(action, step, ops)
                     except self._failures.lost as error:
@@ -171,10 +171,10 @@ class Executor:
                     except self._failures.not_done as error:
                         raise ActionFailed(str(error)) from error
 
-    def _same_shape(self, action: Action, ops: Sequence[AnyOp], shapes: set[str]) -> None:
+    def _as_planned(self, ops: Sequence[AnyOp], planned: Sequence[AnyOp]) -> None:
         """The plan is the whole truth: an op of a shape that it did not show is not performed."""
         for op in ops:
-            if not isinstance(op, Wait | Record) and shape(op) not in shapes:
+            if not isinstance(op, Wait | Record) and not fits(op, planned):
                 raise WorldMoved(
                     f"the world now calls for an op that the approved plan did not show ({op.title}). "
                     "Nothing of it was done: look at the node, then plan again."

@@ -7,6 +7,7 @@ the planner applies it to its predicted facts; it is not part of the plan docume
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -178,20 +179,30 @@ def shape(op: AnyOp) -> str:
 
     Values are left out: they are what the plan may show as known after apply.
     """
+    head, parts = _shape(op)
+    return f"{head} {' '.join(sorted(parts))}".strip()
+
+
+def fits(op: AnyOp, planned: Iterable[AnyOp]) -> bool:
+    """Whether an op is one that a plan showed, or does less than one: never more, and on nothing else."""
+    head, parts = _shape(op)
+    return any(head == other and parts <= shown for other, shown in map(_shape, planned))
+
+
+def _shape(op: AnyOp) -> tuple[str, frozenset[str]]:
     match op:
         case Transact(operations=operations):
-            return f"transact {target(op)} " + " ".join(sorted({_operation_shape(o) for o in operations}))
+            parts = frozenset(_operation_shape(o) for o in operations if o["op"] not in ("wait", "select"))
+            return f"transact {target(op)}", parts
         case Patch(patch=patch):
-            return f"patch {target(op)} " + " ".join(_leaf_paths(patch))
+            return f"patch {target(op)} " + " ".join(_leaf_paths(patch)), frozenset()
         case Run(argv=argv):
-            return f"run {target(op)} {argv[0]} {argv[1] if len(argv) > 1 else ''}"
+            return f"run {target(op)} {argv[0]} {argv[1] if len(argv) > 1 else ''}", frozenset()
         case _:
-            return f"{op.op} {target(op)}".strip()
+            return f"{op.op} {target(op)}".strip(), frozenset()
 
 
 def _operation_shape(operation: Json) -> str:
-    if operation["op"] in ("wait", "select"):
-        return ""
     columns = sorted(operation.get("row", {})) or sorted({m[0] for m in operation.get("mutations", ())})
     return f"{operation['op']}:{operation['table']}({','.join(columns)})"
 

@@ -7,7 +7,7 @@ from typing import Any
 from support.switches import switch
 
 from plans.checks import Check
-from plans.ops import Create, ObjectRef, Patch, Record, Run, Transact, Wait, as_commands, shape
+from plans.ops import Create, ObjectRef, Patch, Record, Run, Transact, Wait, as_commands, fits, shape
 from plans.transactions import settled, swap_mapping
 
 NODE = ObjectRef("v1", "Node", "worker-01")
@@ -71,3 +71,12 @@ def test_every_op_says_what_a_person_would_do() -> None:
     assert as_commands(patch({})) == ("oc adm cordon worker-01",)
     assert as_commands(wait) == ("# wait, at most 30 s, until p is 1 and q is absent",)
     assert as_commands(Record(label="r", title="record the switch")) == ("# record the switch",)
+
+
+def test_an_op_may_do_less_than_the_plan_showed_and_never_more() -> None:
+    mapping = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["external_ids", "insert", []]]}
+    ports = {"op": "mutate", "table": "Bridge", "where": [], "mutations": [["ports", "delete", []]]}
+    both, less = transact(mapping, ports), transact(mapping)
+    assert fits(less, [both])
+    assert not fits(both, [less])
+    assert not fits(transact(mapping, node="worker-02"), [both])
