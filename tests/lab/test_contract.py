@@ -95,6 +95,26 @@ class Site:
 
         self.until(served, "both ends are in service", every=0.2)
 
+    def homes_in_datapath(self, port: str) -> list[str]:
+        """The bridges on which the datapath has a port of that name."""
+        shown = self.world.shell(NODE).run(["ovs-appctl", "dpif/show"], timeout=5).out
+        homes, bridge = [], ""
+        for line in shown.splitlines():
+            if line.startswith("  ") and line.endswith(":"):
+                bridge = line.strip(" :")
+            elif line.split()[0] == port:
+                homes.append(bridge)
+        return sorted(homes)
+
+    def look_again(self, port: str, times: int) -> list[bool]:
+        """Have vswitchd look at its ports some times; after each, whether the port's row has an error."""
+        seen = []
+        for _ in range(times):
+            self.commit()
+            self.pass_time(0.15)  # an error may be written after cur_cfg
+            seen.append(self.rows("Interface", ["name", "==", port])[0]["error"] != ["set", []])
+        return seen
+
     def pass_time(self, seconds: float) -> None:
         self.world.clock.wait_until(self.world.clock.now() + seconds)
 
@@ -231,6 +251,22 @@ def test_old_bridge_deleted_in_one_transaction_with_the_remap_moves_the_port(sit
     site.await_service()
     announce(site, "br-phy")
     assert site.reachable()
+
+
+def test_port_moved_in_one_transaction_never_settles_until_the_pair_is_joined_anew(site: Site) -> None:
+    """vswitchd sees one name change bridges: it works, and the database alternates for ever (docs/ovs-facts.md, 6)."""
+    site.steady()
+    port = site.rows("Port", ["name", "==", OUTER])[0]["_uuid"]
+    to_phy = [["ports", "insert", port]]
+    plug = {"op": "mutate", "table": "Bridge", "where": [["name", "==", "br-phy"]], "mutations": to_phy}
+    site.commit(guard(site, OLD), *swap(NEW), unplug(site), plug)
+    assert site.homes_in_datapath(OUTER) == ["br-phy", "br-vmdata"]
+    assert site.look_again(INNER, 4) == [True, False, True, False]
+    for peer in ("turned-away", OUTER):
+        turned = {"options": ["map", [["peer", peer]]]}
+        site.commit({"op": "update", "table": "Interface", "where": [["name", "==", INNER]], "row": turned})
+    assert site.look_again(INNER, 4) == [False, False, False, False]
+    assert site.homes_in_datapath(OUTER) == ["br-phy"]
 
 
 def test_mapping_to_a_bridge_that_does_not_exist_takes_the_patch_ports_away(site: Site) -> None:
