@@ -74,7 +74,12 @@ def test_every_op_says_what_a_person_would_do() -> None:
 
 
 def test_an_op_may_do_less_than_the_plan_showed_and_never_more() -> None:
-    mapping = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["external_ids", "insert", []]]}
+    mapping = {
+        "op": "mutate",
+        "table": "Open_vSwitch",
+        "where": [],
+        "mutations": [["external_ids", "insert", []]],
+    }
     ports = {"op": "mutate", "table": "Bridge", "where": [], "mutations": [["ports", "delete", []]]}
     both, less = transact(mapping, ports), transact(mapping)
     assert fits(less, [both])
