@@ -37,7 +37,7 @@ from tests.lab import daemons
 from tests.lab.job import EXAMPLES
 from tests.lab.lab import Lab
 
-_TURNS = 9
+_TURNS = 11
 _TURNS_BY_HAND = 3
 _NODE, _VM, _NETWORK = "worker-01", "default/web-1", "vlan224"
 _OLD, _NEW = "br-vmdata", "br-phy"
@@ -225,7 +225,9 @@ class Script:
         (root,), bridges, ports = (answer["rows"] for answer in answers)
         (old,) = [bridge for bridge in bridges if bridge["name"] == _OLD]
         held = [uuid[1] for uuid in old["ports"][1]]
-        return root, [p for p in ports if p["_uuid"][1] in held and p["name"].startswith("patch-")]
+        outer = [port for port in ports if port["_uuid"][1] in held and port["name"].startswith("patch-")]
+        # The one that is pinged through comes first, as in the program's order.
+        return root, sorted(outer, key=lambda port: str(port["name"]))
 
     def _insert(self, name: str, lsp: str) -> None:
         """The new patch port, unless ovn-controller was first."""

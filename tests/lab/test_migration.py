@@ -14,9 +14,14 @@ from typing import Any
 import pytest
 from deepdiff import DeepDiff
 
+from engine.observe import observe
+from plans.actions import Action
 from plans.document import read
+from plans.facts import KNOWN_AFTER_APPLY, Facts, show
+from plans.readings import view_of
+from providers.interpreters import Interpreter
 
-from .job import EXAMPLES, Job, by_hand, lab_of, play, unschedulable, vsctl
+from .job import EXAMPLES, Job, by_hand, lab_of, lab_world, play, unschedulable, vsctl
 from .lab import Lab
 from .netns import await_true
 
@@ -210,6 +215,7 @@ def test_each_undo_puts_the_database_back(lab: Lab, tmp_path: Path) -> None:
     for action in plan.actions:
         before = lab.dump("worker-01"), unschedulable(lab, "worker-01")
         play(lab, action.routine, action.args, action.reads)
+        assert_foretold(lab, action)
         if not action.undo:
             assert action.no_undo
             continue
@@ -222,6 +228,16 @@ def test_each_undo_puts_the_database_back(lab: Lab, tmp_path: Path) -> None:
         play(lab, action.routine, action.args, action.reads)
     assert not undone
     all_reachable(lab)
+
+
+def assert_foretold(lab: Lab, action: Action) -> None:
+    """Each effect that the plan foretold, and that only the run could not know, is there now."""
+    world = lab_world(lab)
+    views = sorted({view_of(effect.path) for effect in action.effects})
+    facts = Facts(observe(Interpreter(world), world.clock, views))
+    for effect in action.effects:
+        if effect.after != KNOWN_AFTER_APPLY:
+            assert show(facts.get(effect.path)) == effect.after, (action.id, effect)
 
 
 def test_the_printed_undo_can_be_done_by_hand(lab: Lab, tmp_path: Path) -> None:
