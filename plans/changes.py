@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from plans.actions import Action
 from plans.checks import Check
@@ -84,25 +84,18 @@ class Context:
 Fragment = Callable[[Change, Context], Action]
 
 
-class Kind(Protocol):
-    """Everything about one kind of resource; see `plans/kinds/`."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Everything about one kind of resource; see `plans/kinds/`. All pure.
 
-    @property
-    def name(self) -> str: ...
+    `fragments`: delivery name → how that delivery makes a change of this kind. `diff(desired, node, facts)`: what is
+    desired of it on a node, against the facts, in a stable order. `preflight(change, facts)`: the checks without which
+    the change's node is not touched at all. `verify(change, context)`: those that prove the change, once its node is
+    done.
+    """
 
-    @property
-    def fragments(self) -> Mapping[str, Fragment]:
-        """Delivery name → how that delivery makes a change of this kind."""
-        ...
-
-    def diff(self, desired: Desired, node: str, facts: Facts) -> list[Outcome]:
-        """What is desired of this kind on a node, against the facts. Pure, and in a stable order."""
-        ...
-
-    def preflight(self, change: Change, facts: Facts) -> tuple[Check, ...]:
-        """The checks without which the change's node is not touched at all."""
-        ...
-
-    def verify(self, change: Change, context: Context) -> tuple[Check, ...]:
-        """The checks that prove a change, once its node is done."""
-        ...
+    name: str
+    fragments: Mapping[str, Fragment]
+    diff: Callable[[Desired, str, Facts], list[Outcome]]
+    preflight: Callable[[Change, Facts], tuple[Check, ...]]
+    verify: Callable[[Change, Context], tuple[Check, ...]]

@@ -8,12 +8,11 @@ rides on exists with a live uplink is a precondition of its mapping, not a chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from plans import ovs, transactions
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
-from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same
+from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Same
 from plans.checks import Check
 from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
@@ -123,26 +122,13 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     return (Check(f"node/{change.node}/ovs/bridge/{change.data['bridge']}", "absent"),)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    name: str = "bridge"
-
-    @property
-    def fragments(self) -> Mapping[str, Fragment]:
-        return FRAGMENTS
-
-    def diff(self, desired: Desired, node: str, facts: Facts) -> list[Outcome]:
-        return diff(desired, node, facts)
-
-    def preflight(self, change: Change, facts: Facts) -> tuple[Check, ...]:
-        return ()
-
-    def verify(self, change: Change, context: Context) -> tuple[Check, ...]:
-        return verify(change, context)
+def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
+    """Nothing of its own: what is on the bridge is judged when its turn comes."""
+    return ()
 
 
 FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb}
-KIND = _Kind()
+KIND = Kind("bridge", FRAGMENTS, diff, preflight, verify)
 
 
 def _view(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:

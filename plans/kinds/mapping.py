@@ -12,13 +12,13 @@ recomputes, so one transaction takes both ends away and inserts nothing. Sources
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from plans import ovs, pairs, transactions
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.announce import announce
-from plans.changes import Blocked, Change, Context, Fragment, Outcome, Same, Traffic
+from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Same, Traffic
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Unknown, show
@@ -189,26 +189,8 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    name: str = "mapping"
-
-    @property
-    def fragments(self) -> Mapping[str, Fragment]:
-        return FRAGMENTS
-
-    def diff(self, desired: Desired, node: str, facts: Facts) -> list[Outcome]:
-        return diff(desired, node, facts)
-
-    def preflight(self, change: Change, facts: Facts) -> tuple[Check, ...]:
-        return preflight(change, facts)
-
-    def verify(self, change: Change, context: Context) -> tuple[Check, ...]:
-        return verify(change, context)
-
-
 FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb}
-KIND = _Kind()
+KIND = Kind("mapping", FRAGMENTS, diff, preflight, verify)
 
 
 # The steps.
