@@ -188,7 +188,12 @@ def _vmi(number: int, node: str) -> dict[str, Any]:
             "domain": {"memory": {"guest": "2Gi"}},
             "networks": [{"name": "net", "multus": {"networkName": "default/vlan224"}}],
         },
-        "status": {"phase": "Running", "nodeName": node, "interfaces": [{"name": "net", "mac": mac}]},
+        "status": {
+            "phase": "Running",
+            "nodeName": node,
+            "interfaces": [{"name": "net", "mac": mac}],
+            "conditions": [{"type": "LiveMigratable", "status": "True"}],
+        },
     }
 
 

@@ -110,10 +110,12 @@ def two_stage_signals(signals: Signals) -> Iterator[None]:
                 signum,
             )
         signals.signum = signum
-        name = "Interrupt" if signum == signal.SIGINT else "SIGTERM"
+        name = "Interrupt" if signum == signal.SIGINT else signal.Signals(signum).name
         click.echo(f"\n{name} received: stopping after the op in flight. Again to stop at once.", err=True)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

@@ -18,9 +18,9 @@ from plans.actions import Action, Finished, Perform, Step, Stop, find_routine
 from plans.checks import CannotTell, Fails, judge_all
 from plans.document import Plan
 from plans.errors import ActionFailed, Interrupted, WorldMoved
-from plans.facts import Facts
-from plans.ops import AnyOp, Record, Wait, fits
-from plans.readings import NoReply, view_of
+from plans.facts import Fact, Facts
+from plans.ops import AnyOp, CommandRequest, ListRequest, Record, SelectRequest, Wait, fits
+from plans.readings import NoReply, Reply, reading, view_of
 from providers.ports import Clock
 from state.journal import Journal, Outcome, Run, StepRow
 
@@ -30,6 +30,10 @@ LOST_LIMIT = 20
 """How often an action may lose a race (its guard failed, a 409) before it gives up."""
 
 DOUBT_LIMIT = 3
+UNSURE_LIMIT = 10
+"""How often something that could not be asked is asked again, half a second apart, before the run stops."""
+
+BURST_LIMIT = 1000
 REPORT_WAIT_SECONDS = 10.0
 
 
@@ -66,6 +70,7 @@ class Executor:
         self._reporter = reporter
         self._signals = signals
         self._boundary = boundary
+        self._rescuing = False
 
     def execute(self) -> None:
         """Do every action that is not done yet.
@@ -98,8 +103,7 @@ class Executor:
             self._judge_done(action)
         except (ActionFailed, WorldMoved) as error:
             text = str(error)
-            if isinstance(error, ActionFailed):
-                text += self._rescue(action, step)
+            text += self._rescue(action, step)
             self._journal.end_step(step, "failed", self._clock.now(), text)
             self._boundary("step-failed")
             self._reporter.action_ends(action, "failed", text, time.monotonic() - began)
@@ -134,16 +138,21 @@ class Executor:
         rescue = find_routine(action.routine).rescue
         if rescue is None:
             return ""
+        self._rescuing = True
         try:
             end = self._walk(action, step, rescue)
         except (ActionFailed, WorldMoved) as error:
             return f"; and then: {error}"
+        finally:
+            self._rescuing = False
         return f"; {end.note}" if end.note else ""
 
     def _walk(self, action: Action, step: StepRow, routine: Step) -> Finished:
         """Ask `routine` what comes next, and do it, until it is finished. Raises ActionFailed, WorldMoved."""
         planned = (*action.ops, *action.contingent, *action.on_failure)
-        lost = doubts = 0
+        lost = doubts = unsure = bursts = 0
+        held = False
+        began = self._clock.now()
         while True:
             facts = self._facts(action)
             done = self._journal.done(self._run.id, action.id, step.attempt, action.uses)
@@ -153,10 +162,19 @@ class Executor:
                     return upcoming
                 case Stop(why=why, moved=True):
                     raise WorldMoved(why)
+                case Stop(unsure=True) if unsure < UNSURE_LIMIT:
+                    unsure += 1
+                    self._clock.wait_until(self._clock.now() + POLL_SECONDS)
                 case Stop(why=why):
                     raise ActionFailed(why)
                 case Perform(ops=ops):
-                    self._stop_if_asked()
+                    if not held:
+                        self._stop_if_asked()
+                    held, bursts = upcoming.unbroken, bursts + 1
+                    if bursts > BURST_LIMIT or self._clock.now() - began > action.deadline:
+                        raise ActionFailed(
+                            f"no end after {bursts} bursts and {self._clock.now() - began:.0f} s"
+                        )
                     self._as_planned(ops, planned)
                     try:
                         self._burst(action, step, ops)
@@ -197,6 +215,11 @@ class Executor:
         except self._failures.doubtful as error:
             label = ops[len(outcomes)].label
             outcomes.append(Outcome(label, "doubt", message=str(error)))
+            raise
+        except BaseException:
+            # A second interrupt, or a defect: the op in flight may have been done.
+            if not isinstance(ops[len(outcomes)], Wait | Record):
+                outcomes.append(Outcome(ops[len(outcomes)].label, "doubt"))
             raise
         finally:
             if outcomes:
@@ -239,27 +262,41 @@ class Executor:
 
     def _record(self, action: Action, op: Record) -> Any:
         """Keep what is there; returns the facts of its views for later steps."""
-        raw = []
-        for request in op.requests:
-            reply = self._hands.ask(request)
-            raw.append(
-                {"request": request, "reply": {"unknown": reply.why} if isinstance(reply, NoReply) else reply}
-            )
-        facts = values(observe(self._hands, self._clock, op.views))
+        raw = [{"request": request, "reply": self._answer(op, request)} for request in op.requests]
+        facts = self._look(op)
         if op.again_after:
             self._clock.wait_until(self._clock.now() + op.again_after)
-            again = values(observe(self._hands, self._clock, op.views))
-            facts = {**{f"{path}@first": value for path, value in facts.items()}, **again}
+            facts = {**{f"{path}@first": value for path, value in facts.items()}, **self._look(op)}
         content = {"facts": facts, "raw": raw, "target": self._plan.target}
         digest = self._journal.keep_image(self._run.id, action.id, op.label, content, self._clock.now())
         self._boundary("image")
         return facts if op.views else {"sha256": digest}
+
+    def _look(self, op: Record) -> dict[str, object]:
+        """The values of the facts of an op's views. A record with a hole in it is none (H33): raises `not_done`."""
+        facts: dict[str, Fact] = {}
+        for view in op.views:
+            wanted = reading(view, self._clock.now())
+            facts.update(wanted.facts([self._answer(op, request) for request in wanted.requests]))
+        return values(facts)
+
+    def _answer(self, op: Record, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+        for attempt in range(UNSURE_LIMIT):
+            if attempt:
+                self._clock.wait_until(self._clock.now() + POLL_SECONDS)
+            reply = self._hands.ask(request)
+            if not isinstance(reply, NoReply):
+                return reply
+        raise self._failures.not_done(f"could not {op.title}: {reply.why}")
 
     def _facts(self, action: Action, paths: Sequence[str] = ()) -> Facts:
         views = [*action.reads, *(view_of(path) for path in paths)]
         return Facts(observe(self._hands, self._clock, views))
 
     def _stop_if_asked(self) -> None:
+        """Raise Interrupted when a signal or `ovsplan stop` asks for it; a rescue is carried through."""
+        if self._rescuing:
+            return
         if self._signals.signum is not None:
             raise Interrupted(
                 "interrupted; nothing is half done. `ovsplan apply` resumes", self._signals.signum

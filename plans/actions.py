@@ -78,9 +78,13 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Perform:
-    """Do these ops now, as one burst: one intent in the journal, no pause between them."""
+    """Do these ops now, as one burst: one intent in the journal, no pause between them.
+
+    `unbroken`: what follows belongs to it (an announcement after a move): no stop is honoured in between.
+    """
 
     ops: tuple[AnyOp, ...]
+    unbroken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The action cannot go on. `moved`: because somebody else changed what it relies on."""
+    """The action cannot go on. `moved`: because somebody else changed what it relies on. `unsure`: because something
+    could not be asked, which may pass: it is asked again for some seconds before the run stops.
+    """
 
     why: str
     moved: bool = False
+    unsure: bool = False
 
 
 Next = Perform | Finished | Stop

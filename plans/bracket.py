@@ -151,8 +151,20 @@ def _chained(chain: Sequence[Action]) -> list[Action]:
 
 
 def node_order(brackets: Sequence[NodeDiff], desired: Desired, facts: Facts) -> list[str]:
-    """The order of nodes: the user's list; else the canary first, then fewest VMs of the networks, then name."""
-    names = [b.node for b in brackets]
+    """The order of nodes: those whose VMs are dark now, before any node is evacuated onto them; then the user's list, or
+    the canary, fewest VMs of the networks, and name.
+    """
+    dark = {
+        b.node
+        for b in brackets
+        if (moves := [c.traffic for c in b.changes if c.traffic]) and all(m.dark for m in moves)
+    }
+    return sorted(
+        _wanted_order([b.node for b in brackets], desired, facts), key=lambda node: node not in dark
+    )
+
+
+def _wanted_order(names: Sequence[str], desired: Desired, facts: Facts) -> list[str]:
     order = desired.rollout.spec.order if desired.rollout else None
     localnets = tuple(n.name for n in desired.networks)
     weight = {n: sum(len({g.vm for g in guests(facts, n, net)}) for net in localnets) for n in names}

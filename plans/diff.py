@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from plans.changes import Blocked, Change, Same
 from plans.desired import Desired
-from plans.errors import InputError, Problem
+from plans.errors import InputError, PlanError, Problem
 from plans.facts import Facts, Unknown
 from plans.kinds import KINDS
 from plans.selection import selected_nodes
@@ -36,6 +36,8 @@ def diff(desired: Desired, facts: Facts, only: Collection[str] = ()) -> list[Nod
 
 
 def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[str]:
+    if isinstance(listed := facts.get("cluster/nodes"), Unknown):
+        raise PlanError(f"cannot list the cluster's nodes: {listed.why}. Nothing can be planned.")
     problems, selected = [], set()
     for network in desired.networks:
         nodes = selected_nodes(network, facts)
@@ -101,7 +103,7 @@ def _problem(desired: Desired, address: str, message: str) -> Problem:
 
 
 def _diff_node(desired: Desired, node: str, facts: Facts) -> NodeDiff:
-    for path in (f"node/{node}/ovs", f"node/{node}/vms", "cluster/networks"):
+    for path in (f"node/{node}/ovs", f"node/{node}/dp/*", f"node/{node}/vms", "cluster/networks"):
         if isinstance(fact := facts.get(path), Unknown):
             return NodeDiff(node, unreadable=fact.why)
     outcomes = [outcome for kind in KINDS.values() for outcome in kind.diff(desired, node, facts)]

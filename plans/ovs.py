@@ -142,6 +142,23 @@ def set_pair(text: str | None, localnet: str, bridge: str) -> str:
     return ",".join(e for i, e in enumerate(entries) if i not in ours[1:])
 
 
+def pair_command(text: str | None, localnet: str, bridge: str | None) -> str:
+    """The `ovs-vsctl` argument with which a person sets (or, with None, drops) one pair.
+
+    It reads the string when it is typed, so that a pair that somebody added since the plan survives (H01).
+    """
+    ours = localnet in [entry.partition(":")[0] for entry in (text or "").split(",")]
+    found = rf"s/(^|,){localnet}:[^,]*"
+    if bridge is None:
+        edit = f"{found}//; s/^,//"
+    else:
+        edit = rf"{found}/\1{localnet}:{bridge}/" if ours else f"s/$/,{localnet}:{bridge}/; s/^,//"
+    now = (
+        f"ovs-vsctl --if-exists get Open_vSwitch . external_ids:{MAPPING_KEY} | tr -d '\"' | sed -E '{edit}'"
+    )
+    return f'set Open_vSwitch . external_ids:{MAPPING_KEY}="$({now})"'
+
+
 def drop_pair(text: str | None, localnet: str) -> str:
     """The mapping string without our pair, every other entry as it stood."""
     return ",".join(e for e in (text or "").split(",") if e.strip() and e.partition(":")[0] != localnet)

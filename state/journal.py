@@ -24,8 +24,9 @@ from state.store import Store
 
 UNFINISHED = ("running", "stopped", "failed", "moved")
 
-FORGOTTEN_OPS = tuple(op.__name__.lower() for op in READ_ONLY if op.__name__ == "Wait")
-"""Ops whose outcome means nothing to a later attempt: what a wait saw may no longer be so."""
+FORGOTTEN_OPS = ("wait", "run")
+"""Ops whose outcome means nothing to a later attempt: what a wait saw may no longer be so, and what a command announced
+may have been overtaken. Both may be repeated without harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +164,28 @@ class Journal:
     def done(self, run: str, action: str, attempt: int, uses: Iterable[str] = ()) -> Done:
         """What the journal says of an action, for its step function. Reads only.
 
-        Of earlier attempts only what is certain and lasting counts: ops that were done. A wait that came true then
-        may be false now, and a failure then says nothing of now.
+        Of earlier attempts only what is certain and lasting counts, and what is in doubt and may have changed the
+        world. A wait that came true then may be false now, and a failure then says nothing of now. Nothing counts
+        that lies before a person's word that the action is not done.
         """
         outcomes: dict[str, str] = {}
         results: dict[str, Any] = {}
         attempts: dict[str, int] = {}
         s, e = schema.steps.c, schema.events.c
+        mine = (s.run == run, s.action == action)
         query = (
             select(e.label, e.outcome, e.result, e.op, s.attempt)
             .join(schema.steps, s.id == e.step)
-            .where(s.run == run, s.action == action)
+            .where(*mine, s.attempt > self._since(run, action))
             .order_by(e.id)
         )
         with self._store.read() as db:
             for row in db.execute(query):
                 current = row.attempt == attempt
-                lasting = row.outcome in ("done", "first") and json.loads(row.op)["op"] not in FORGOTTEN_OPS
-                if current or lasting:
+                op = json.loads(row.op)["op"]
+                lasting = row.outcome in ("done", "first") and op not in FORGOTTEN_OPS
+                doubtful = row.outcome in (None, "doubt") and op not in (*FORGOTTEN_OPS, "record")
+                if current or lasting or doubtful:
                     outcomes[row.label] = row.outcome or "doubt"
                     if row.result is not None:
                         results[row.label] = json.loads(row.result)
@@ -188,6 +193,15 @@ class Journal:
                     attempts[row.label] = attempts.get(row.label, 0) + 1
         used = {name: dict(self.done(run, name, 0).results) for name in uses}
         return Done(run, outcomes, results, attempts, used)
+
+    def _since(self, run: str, action: str) -> int:
+        """The attempt up to which nothing counts: the latest at which a person said that it is not done."""
+        s = schema.steps.c
+        query = select(func.max(s.attempt)).where(
+            s.run == run, s.action == action, s.status == "marked-not-done"
+        )
+        with self._store.read() as db:
+            return int(db.execute(query).scalar() or 0)
 
     def image(self, run: str, action: str, label: str) -> tuple[float, str, str] | None:
         """A before-image: when it was taken, its hash, its content. Reads only."""
@@ -266,12 +280,13 @@ class Journal:
             last = (
                 db.execute(select(func.max(s.attempt)).where(s.run == run, s.action == action)).scalar() or 0
             )
-            db.execute(
+            key = db.execute(
                 insert(schema.steps).values(
                     run=run, action=action, attempt=last + 1, status="begun", began=now, note=""
                 )
-            )
-        return self.steps(run)[action]
+            ).inserted_primary_key
+        assert key is not None
+        return StepRow(int(key[0]), action, last + 1, "begun", now, None, "", None)
 
     def end_step(
         self, step: StepRow, status: str, now: float, text: str = "", proven: bool | None = None

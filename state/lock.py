@@ -56,13 +56,21 @@ def who_am_i() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None when there is no such process."""
+    """When a process started, in clock ticks since boot, after its PID namespace; None when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     words = text.rpartition(")")[2].split()
-    return None if words[0] == "Z" else words[19]
+    return None if words[0] == "Z" else f"{_namespace()}:{words[19]}"
+
+
+def _namespace() -> str:
+    """The PID namespace that we see; process numbers of another one say nothing here."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "unknown"
 
 
 def _boot() -> str:
@@ -78,6 +86,8 @@ def death(holder: Holder) -> str | None:
         return None
     if holder.boot != _boot():
         return "its machine was restarted"
+    if not Path("/proc/self/stat").exists() or holder.process_start.rpartition(":")[0] != _namespace():
+        return None
     if _process_start(holder.pid) != holder.process_start:
         return f"process {holder.pid} is gone"
     return None
@@ -96,7 +106,7 @@ class Lock:
             platform.node(),
             _boot(),
             os.getpid(),
-            _process_start(os.getpid()) or "?",
+            _process_start(os.getpid()) or "unknown:?",
             operation,
             now,
             now,

@@ -9,6 +9,7 @@ import click
 
 from cli.wiring import state_option
 from plans.errors import InputError
+from plans.readings.cluster import CORDONED_BY
 from state.journal import UNFINISHED, Journal
 from state.lock import Lock
 from state.store import Store
@@ -36,7 +37,9 @@ def command(run: str, reason: str, state: str) -> None:
     ]
     click.echo(f"Run {found.id} is abandoned. Nothing was undone.")
     for node in held:
-        click.echo(f"  {node} may still be cordoned by it: oc adm uncordon {node}")
+        click.echo(
+            f"  {node} may still be cordoned by it: oc adm uncordon {node}; oc annotate node {node} {CORDONED_BY}-"
+        )
 
 
 def _is_over(steps: object, node: str) -> bool:

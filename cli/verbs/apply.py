@@ -111,7 +111,7 @@ def _approved_plan(asked: Request, opened: Opened, store: Store | None) -> tuple
     """The plan to do, reviewed and approved; and the latest run when it was made. Raises Declined, HazardError."""
     before = _latest(store)
     if asked.plan_file is not None:
-        return _checked_plan_file(asked, opened), before
+        return _checked_plan_file(asked, opened, store), before
     if not asked.auto_approve and not sys.stdin.isatty():
         raise InputError("nobody is there to approve: give --auto-approve, or a plan file that was reviewed")
     desired = read_desired(asked.paths)
@@ -124,7 +124,7 @@ def _approved_plan(asked: Request, opened: Opened, store: Store | None) -> tuple
     return plan, before
 
 
-def _checked_plan_file(asked: Request, opened: Opened) -> Plan:
+def _checked_plan_file(asked: Request, opened: Opened, store: Store | None) -> Plan:
     plan = asked.plan_file
     assert plan is not None
     if plan.target.identity != opened.info.identity:
@@ -261,6 +261,11 @@ def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: P
             raise
         except OvsplanError as error:
             click.echo(f"\nRun {run.id} stopped: {error}", err=True)
+            raise
+        except (
+            Exception
+        ) as error:  # a defect: it goes on to its traceback, and the run is known to have stopped
+            journal.set_run(run.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
     return _finish(journal, run, plan)
 

@@ -56,12 +56,13 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
 
 def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
     """The op in flight, or in doubt, and since when."""
+    steps = journal.steps(run.id)
     for action in plan.actions:
-        step = journal.steps(run.id).get(action.id)
+        step = steps.get(action.id)
         if step is None or step.status != "begun":
             continue
         for event in journal.events(run.id, action.id):
-            if event.outcome is None:
+            if event.outcome is None and (event.op.get("op") != "wait" or _is_alive(store)):
                 word = "In flight" if _is_alive(store) else "In doubt (its process is gone)"
                 click.echo(
                     f"{word}: {action.id}: {event.op.get('title', event.label)}, since {at(event.intent_at)}"

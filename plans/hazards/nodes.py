@@ -21,19 +21,25 @@ def cordoned_by_others(scene: Scene) -> list[Finding]:
     """H18, H19: a node that somebody else cordoned counts as no capacity, and stays cordoned."""
     own = {b.node: b for b in scene.brackets}
     found = []
-    for node in scene.facts.value("cluster/cordoned-by-others", []) if scene.brackets else []:
+    for node in scene.facts.value("cluster/cordoned", []) if scene.brackets else []:
         bracket = own.get(node)
         note = "its own changes are made, " if bracket else ""
         unproven = bracket is not None and bracket.shape == "cold"
         found.append(
             Finding(
                 "H19", "warn", node, (f"node/{node}",),
-                f"{node} is cordoned by somebody else: {note}no VM is sent to it, and it stays cordoned"
+                f"{node} is cordoned by {_holder(scene, node)}: {note}no VM is sent to it, and it stays cordoned"
                 + ("; no VM can return to it, so its new path stays not proven" if unproven else ""),
                 f"nothing to do, or `oc adm uncordon {node}` first if that cordon is a leftover",
             )
         )  # fmt: skip
     return found
+
+
+def _holder(scene: Scene, node: str) -> str:
+    """Who cordoned it: somebody else, or an earlier run of ours that did not end."""
+    run = scene.facts.value(f"node/{node}/cordoned-by")
+    return f"run {run}, which never uncordoned it" if run else "somebody else"
 
 
 FINDERS = (another_node_down, cordoned_by_others)

@@ -21,6 +21,7 @@ from plans.ops import Record, Transact, Wait
 from plans.selection import applies_to
 
 PATCH_PORTS_GONE_DEADLINE = 15.0
+REMOVALS = 3
 
 
 def address(node: str, bridge: str) -> str:
@@ -147,7 +148,14 @@ def remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return view
     if bridge not in view["bridges"]:
         return Finished(f"{bridge} is gone")
-    mapped = [net for net, home in ovs.parse_mappings(view["mapping"]).items() if home == bridge]
+    pairs = facts.get(f"node/{node}/ovs/mappings")
+    if not isinstance(pairs, Known):
+        return Stop(
+            f"cannot tell what is mapped to {bridge} on {node}: {pairs.why if isinstance(pairs, Unknown) else pairs}"
+        )
+    if done.has("remove") and done.attempts.get("remove", 0) >= REMOVALS:
+        return Stop(f"{bridge} on {node} came back {REMOVALS} times: somebody else makes it", moved=True)
+    mapped = [net for net, home in sorted(pairs.value.items()) if home == bridge]
     if mapped or (strangers := foreign_ports(view, bridge)):
         return Stop(
             f"{bridge} on {node} can't go: "

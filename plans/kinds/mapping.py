@@ -33,6 +33,9 @@ OVN_SETTLE = 15
 LEARNED_LATELY = 60
 """Seconds: a MAC of no known VM that was heard on the old port this lately is announced with the VMs'."""
 
+MOVES = 3
+"""How often a localnet is moved before it is taken that somebody else moves it back."""
+
 TAKE_DOWNS = 10
 
 
@@ -207,7 +210,7 @@ def _readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
     ):
         fact = facts.get(path)
         if isinstance(fact, Unknown):
-            return Stop(f"cannot tell {path}: {fact.why}")
+            return Stop(f"cannot tell {path}: {fact.why}", unsure=True)
     if unclear := unclear_attachments(facts, node):
         return Stop("; ".join(unclear))
     view: ovs.View = facts.value(f"node/{node}/ovs")
@@ -286,14 +289,18 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if ovs.parse_mappings(view["mapping"]).get(localnet) != to or strays:
         if "before" not in done.outcomes:
             return Perform((_before(args, view, strays),))
-        return Perform(_move(args, facts, view, strays))
+        if done.has("move") and done.attempts.get("move", 0) >= MOVES:
+            why = f"node/{node}/ovs/mapping/{localnet} was set back to {args['from']} after it was moved to {to}"
+            return Stop(f"{why}: somebody else wants it otherwise", moved=True)
+        return Perform(_move(args, facts, view, strays), unbroken=True)
     here = guests(facts, node, localnet)
-    if isinstance(datapath := facts.get(f"node/{node}/dp/*"), Unknown):
-        return Stop(f"cannot tell whether a stale port is left in the datapath of {node}: {datapath.why}")
     frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
     if frames and "move" in done.outcomes and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
         # The VMs' traffic first; whether every end is healthy is looked at with patience.
         return Perform(tuple(frames))
+    if isinstance(datapath := facts.get(f"node/{node}/dp/*"), Unknown):
+        why = f"cannot tell whether a stale port is left in the datapath of {node}: {datapath.why}"
+        return Stop(why, unsure=True)
     if (mend := pairs.mend(node, to, facts, view, sorted({g.lsp for g in here}), done)) is not None:
         return mend
     if frames:
@@ -343,9 +350,7 @@ def _move(
     node, localnet, to = args["node"], args["localnet"], args["bridge"]
     text = ovs.set_pair(view["mapping"], localnet, to)
     operations = transactions.swap_mapping(view, text) if text != view["mapping"] else []
-    commands = (
-        [f"set Open_vSwitch . external_ids:{ovs.MAPPING_KEY}={text}"] if text != view["mapping"] else []
-    )
+    commands = [ovs.pair_command(view["mapping"], localnet, to)] if text != view["mapping"] else []
     for lsp, homes in strays.items():
         for home in homes:
             operations += transactions.take_port(view, home, ovs.outer_port(lsp))
@@ -379,20 +384,21 @@ def _announcements(
     node, to = args["node"], args["bridge"]
     owners = {(g.mac, g.vlan): (ovs.outer_port(g.lsp), g.vm) for g in here if g.mac}
     ports = {ovs.outer_port(g.lsp) for g in here}
-    known = {
-        a["mac"]
-        for vm in facts.value("cluster/vms", [])
-        for a in (facts.value(f"vm/{vm}") or {}).get("macs", ())
-    }
     for path, entries in done.results.get("before", {}).items():
         if path.startswith(f"node/{node}/fdb/") and path.endswith("/ages"):
             for port, vlan, mac, age in entries or ():
-                if port in ports and mac not in known and age <= LEARNED_LATELY:
+                if port in ports and age <= LEARNED_LATELY and mac not in _known_macs(facts):
                     owners.setdefault((mac, vlan), (port, "learned on the old port"))
     return [
         announce(node, view, to, port, mac, vlan, whose)
         for (mac, vlan), (port, whose) in sorted(owners.items())
     ]
+
+
+def _known_macs(facts: Facts) -> set[str]:
+    """The MACs of every VM of the cluster."""
+    vms = (facts.value(f"vm/{vm}") or {} for vm in facts.value("cluster/vms", []))
+    return {attached["mac"] for vm in vms for attached in vm.get("macs", ())}
 
 
 def _cold_contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
@@ -473,17 +479,16 @@ def _take_down(
 ) -> Transact:
     """The mapping changed, and both ends of each pair taken away, in one guarded transaction."""
     node, localnet, to = args["node"], args["localnet"], args["bridge"]
-    commands = [
-        f"set Open_vSwitch . external_ids:{ovs.MAPPING_KEY}={text}"
-        if text
-        else f"remove Open_vSwitch . external_ids {ovs.MAPPING_KEY}"
-    ]
     names = [name for lsp in lsps for name in (ovs.outer_port(lsp), ovs.inner_port(lsp))]
+    # A person may find ports that the plan did not see: they are named all the same.
+    commands = [
+        ovs.pair_command(view["mapping"], localnet, to),
+        *(f"--if-exists del-port {name}" for name in names),
+    ]
     taken = []
     for name in names:
         for home in ovs.bridges_of_port(view, name):
             operations = [*operations, *transactions.take_port(view, home, name)]
-            commands.append(f"--if-exists del-port {home} {name}")
             taken.append(name)
     after = ovs.without_ports(ovs.with_mapping(view, text), names)
     return Transact(

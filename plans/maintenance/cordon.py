@@ -105,6 +105,6 @@ def _version(node: str, facts: Facts) -> str | None:
 
 
 def _stop(node: str, fact: object) -> Stop:
-    return Stop(
-        f"cannot tell whether {node} is cordoned: {fact.why if isinstance(fact, Unknown) else 'there is no such node'}"
-    )
+    if isinstance(fact, Unknown):
+        return Stop(f"cannot tell whether {node} is cordoned: {fact.why}", unsure=True)
+    return Stop(f"there is no node {node} any more", moved=True)

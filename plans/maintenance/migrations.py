@@ -21,11 +21,14 @@ from plans.readings.cluster import VMIM
 
 AT_ONCE = 2
 ATTEMPTS = 3
+"""How often one VM is tried in one attempt of an action; resuming tries anew, under new names."""
+
+MOST_NAMES = 1000
 MIGRATION_DEADLINE = 900.0
 """Seconds for one VM: KubeVirt gives up earlier by itself (150 s without progress, 150 s per GiB in all)."""
 
 VIEWS = ("nodes", "vms", "networks", "migrations")
-OVER = ("Succeeded", "Failed")
+NAME_PREFIX = "ovsplan-"
 
 
 def evacuate(
@@ -49,10 +52,9 @@ def evacuate(
         done_when=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
         ),
-        undo=(Invocation("return@1", {"node": node, "vms": list(leaving), "undo": True}, VIEWS),)
+        no_undo="its VMs run elsewhere; once the node is uncordoned, `virtctl migrate` brings them back"
         if leaving
-        else (),
-        no_undo="" if leaving else "no VM had to leave",
+        else "no VM had to leave",
         vms=tuple(leaving),
         deadline=MIGRATION_DEADLINE * max(1, len(leaving)),
         rows=(4,),
@@ -110,7 +112,7 @@ def migration_name(run: str, uid: str, purpose: str, attempt: int) -> str:
     """The name of a migration: the same for the same run, VM, purpose and attempt."""
     if run == KNOWN_AFTER_APPLY:
         return f"{KNOWN_AFTER_APPLY} {purpose} {uid}"
-    return f"ovsplan-{hashlib.sha256(f'{run}/{uid}/{purpose}/{attempt}'.encode()).hexdigest()[:16]}"
+    return f"{NAME_PREFIX}{hashlib.sha256(f'{run}/{uid}/{purpose}/{attempt}'.encode()).hexdigest()[:16]}"
 
 
 def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
@@ -119,9 +121,11 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
     creates: list[AnyOp] = []
     for move in moves:
         if isinstance(where := facts.get(f"vm/{move.vm}/node"), Unknown):
-            return Stop(f"cannot tell where {move.vm} runs: {where.why}")
+            return Stop(f"cannot tell where {move.vm} runs: {where.why}", unsure=True)
         if move.arrived(facts):
             continue
+        if (other := _others(move, facts, done)) is not None:
+            return other
         if len(waiting) + len(creates) >= AT_ONCE:
             break
         found = _attempt(move, facts, done)
@@ -142,6 +146,20 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
     return Perform((wait,))
 
 
+def _others(move: Move, facts: Facts, done: Done) -> Next | None:
+    """A wait for a migration of this VM that is under way and not ours: KubeVirt refuses a second one (H15)."""
+    path = f"cluster/migrating/{move.vm}"
+    under_way = facts.get(path)
+    if not isinstance(under_way, Known) or under_way.value.startswith(NAME_PREFIX):
+        return None
+    label = f"others:{move.vm}:{under_way.value}"
+    if done.outcomes.get(label) == "timed-out":
+        return Stop(f"{move.vm} is being migrated by {under_way.value}, which does not end")
+    check = Check(path, "ne", under_way.value, f"somebody else migrates {move.vm}")
+    title = f"somebody else's migration of {move.vm} ({under_way.value}) to end"
+    return Perform((Wait(label=label, title=title, checks=(check,), deadline=MIGRATION_DEADLINE),))
+
+
 def _attempt(move: Move, facts: Facts, done: Done) -> tuple[str, bool] | Stop:
     """The migration to look at or to create for a move, and whether it exists; Stop when all attempts failed."""
     vm = facts.value(f"vm/{move.vm}") or {}
@@ -150,24 +168,29 @@ def _attempt(move: Move, facts: Facts, done: Done) -> tuple[str, bool] | Stop:
             f"VM {move.vm} cannot live-migrate: {vm.get('migratable', 'it is not running')} (H14)", moved=True
         )
     if isinstance(missing := facts.get("migration/*"), Unknown):
-        return Stop(f"cannot read migrations: {missing.why}")
+        return Stop(f"cannot read migrations: {missing.why}", unsure=True)
     namespace = move.vm.partition("/")[0]
     reason = ""
-    for attempt in range(1, ATTEMPTS + 1):
+    prefix = f"migrate:{move.vm}:{move.purpose}:"
+    tried = sum(1 for label in done.attempts if label.startswith(prefix))
+    for attempt in range(1, MOST_NAMES):
         name = migration_name(done.run, vm["uid"], move.purpose, attempt)
         at = f"migration/{namespace}/{name}"
         phase = facts.get(f"{at}/phase")
-        created = done.has(f"migrate:{move.vm}:{move.purpose}:{name}")
         if isinstance(phase, Known) and phase.value == "Failed":
             reason = (facts.value(at) or {}).get("reason", "")
             continue
         if isinstance(phase, Known) and phase.value == "Succeeded":
             # It did arrive and was moved again since, by somebody else: go on with a new attempt.
             continue
-        if created and not isinstance(phase, Known | Later):
+        if isinstance(phase, Known | Later):
+            return name, True
+        if done.has(f"{prefix}{name}"):
             continue  # KubeVirt keeps five finished migrations per VM: this one is over and gone
-        return name, isinstance(phase, Known | Later)
-    return Stop(f"VM {move.vm} did not migrate in {ATTEMPTS} attempts" + (f": {reason}" if reason else ""))
+        if tried >= ATTEMPTS:
+            break
+        return name, False
+    return Stop(f"VM {move.vm} did not migrate in {tried} attempts" + (f": {reason}" if reason else ""))
 
 
 def _create(move: Move, name: str, facts: Facts) -> Create:
@@ -273,9 +296,15 @@ def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 def step_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Bring the VMs back to their node."""
     node = args["node"]
-    if facts.value(f"node/{node}/unschedulable"):
+    cordoned = facts.get(f"node/{node}/unschedulable")
+    if isinstance(cordoned, Unknown):
+        return Stop(f"cannot tell whether {node} is cordoned: {cordoned.why}", unsure=True)
+    if cordoned == Known(True):
         return Finished(
             f"{node} is cordoned by somebody else: its VMs can't return to it, and stay where they are"
         )
-    moves = [Move(vm, "return", to=node) for vm in args["vms"]]
-    return migrate(moves, facts, done) or Finished(f"{len(moves)} VM(s) back on {node}")
+    if (ahead := migrate([Move(vm, "return", to=node) for vm in args["vms"]], facts, done)) is not None:
+        return ahead
+    gone = [vm for vm in args["vms"] if isinstance(facts.get(f"vm/{vm}/node"), Absent)]
+    note = f"{len(args['vms']) - len(gone)} VM(s) back on {node}"
+    return Finished(note + (f"; no longer running: {', '.join(gone)}" if gone else ""))

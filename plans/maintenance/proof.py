@@ -14,7 +14,7 @@ from typing import Any
 from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Holds, judge
-from plans.facts import Absent, Facts, Known
+from plans.facts import Absent, Facts, Known, Unknown
 from plans.guests import Guest, guests
 from plans.maintenance.cordon import cordon_op, uncordon_op
 from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
@@ -180,7 +180,9 @@ def _again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
 def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """One VM back, and heard on the new path."""
     node = args["node"]
-    if facts.value(f"node/{node}/unschedulable"):
+    if isinstance(cordoned := facts.get(f"node/{node}/unschedulable"), Unknown):
+        return Stop(f"cannot tell whether {node} is cordoned: {cordoned.why}", unsure=True)
+    if cordoned == Known(True):
         if facts.value(f"node/{node}/cordoned-by") == done.run:
             return Perform(_again(args, facts))
         return Finished(f"not proven: {node} is cordoned by somebody else, so no VM can return to it")

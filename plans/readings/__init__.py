@@ -65,7 +65,9 @@ def reading(view: str, now: float) -> Reading:
             )
         case "migrations", []:
             return Reading(
-                (ListRequest(*cluster.VMIM),), cluster.parse_migrations, cluster.unknown("migration/*")
+                (ListRequest(*cluster.VMIM),),
+                cluster.parse_migrations,
+                cluster.unknown("migration/*", "cluster/migrating/*"),
             )
         case "ovs", [n]:
             return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r, now), node.unknown(n, "ovs"))
@@ -87,7 +89,7 @@ def view_of(path: str) -> str:
     match path.split("/"):
         case ["vm", *_] | ["cluster", "vms"] | ["node", _, "vms"]:
             return "vms"
-        case ["migration", *_]:
+        case ["migration", *_] | ["cluster", "migrating", *_]:
             return "migrations"
         case ["network", *_] | ["cluster", "networks"]:
             return "networks"

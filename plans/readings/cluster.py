@@ -46,7 +46,7 @@ def quantity(text: str | int) -> int:
 
 
 def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`cluster/nodes`, `cluster/not-ready` and what each node's object says."""
+    """`cluster/nodes`, `cluster/not-ready`, `cluster/cordoned` and what each node's object says."""
     facts: dict[str, Fact] = {"node/*": ABSENT}
     names, not_ready, outsiders = [], [], []
     for item in replies[0]:
@@ -59,7 +59,7 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
         memory = item.get("status", {}).get("allocatable", {}).get("memory")
         if not ready:
             not_ready.append(name)
-        if cordoned and by is None:
+        if cordoned:
             outsiders.append(name)
         at = f"node/{name}"
         facts[at] = Known(name)
@@ -72,7 +72,7 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
         facts[f"{at}/resource-version"] = Known(item["metadata"].get("resourceVersion"))
     facts["cluster/nodes"] = Known(sorted(names))
     facts["cluster/not-ready"] = Known(sorted(not_ready))
-    facts["cluster/cordoned-by-others"] = Known(sorted(outsiders))
+    facts["cluster/cordoned"] = Known(sorted(outsiders))
     return facts
 
 
@@ -120,7 +120,7 @@ def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
                 "phase": status.get("phase", ""),
                 "macs": _attached(item),
                 "migratable": _migratable(status),
-                "memory": quantity(item.get("spec", {}).get("domain", {}).get("memory", {}).get("guest", 0)),
+                "memory": _memory(item),
             }
         )
         facts[f"vm/{key}/node"] = Known(node)
@@ -133,13 +133,17 @@ def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 def parse_migrations(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`migration/<ns>/<name>` and its phase, for every VirtualMachineInstanceMigration."""
-    facts: dict[str, Fact] = {"migration/*": ABSENT}
+    facts: dict[str, Fact] = {"migration/*": ABSENT, "cluster/migrating/*": ABSENT}
     for item in replies[0]:
         key = f"migration/{item['metadata']['namespace']}/{item['metadata']['name']}"
         status = item.get("status", {})
         reason = status.get("migrationState", {}).get("failureReason", "")
         facts[key] = Known({"vmi": item.get("spec", {}).get("vmiName", ""), "reason": reason})
-        facts[f"{key}/phase"] = Known(status.get("phase", "") or "Pending")
+        phase = status.get("phase", "") or "Pending"
+        facts[f"{key}/phase"] = Known(phase)
+        if phase not in ("Succeeded", "Failed"):
+            vm = f"{item['metadata']['namespace']}/{item.get('spec', {}).get('vmiName', '')}"
+            facts[f"cluster/migrating/{vm}"] = Known(item["metadata"]["name"])
     return facts
 
 
@@ -161,8 +165,17 @@ def _attached(vmi: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _migratable(status: Mapping[str, Any]) -> Json:
-    """True, or the reason that KubeVirt gives."""
+    """True, or the reason that KubeVirt gives; what it has not said yet is a reason too."""
     for condition in status.get("conditions", ()):
-        if condition.get("type") == "LiveMigratable" and condition.get("status") != "True":
+        if condition.get("type") == "LiveMigratable":
+            if condition.get("status") == "True":
+                return True
             return f"{condition.get('reason', 'NotMigratable')}: {condition.get('message', '')}".rstrip(": ")
-    return True
+    return "KubeVirt has not said whether it can"
+
+
+def _memory(vmi: Mapping[str, Any]) -> int:
+    """What the guest has, else what its domain requests, in bytes."""
+    domain = vmi.get("spec", {}).get("domain", {})
+    asked = domain.get("resources", {}).get("requests", {}).get("memory", 0)
+    return quantity(domain.get("memory", {}).get("guest", asked))

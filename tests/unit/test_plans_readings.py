@@ -76,7 +76,7 @@ def node(name: str, *, ready: str = "True", cordoned: bool = False, by: str | No
 
 def test_a_cordon_of_ours_is_told_from_somebody_elses() -> None:
     facts = read("nodes", [node("a", cordoned=True), node("b", cordoned=True, by="run-1"), node("c")])
-    assert facts.value("cluster/cordoned-by-others") == ["a"]
+    assert facts.value("cluster/cordoned") == ["a", "b"]
     assert (facts.get("node/a/cordoned-by"), facts.get("node/b/cordoned-by")) == (ABSENT, Known("run-1"))
 
 
@@ -144,9 +144,13 @@ def test_why_a_vm_cannot_migrate_is_kept_as_kubevirt_says_it() -> None:
         "reason": "DisksNotLiveMigratable",
         "message": "PVC a",
     }
-    facts = read("vms", [vmi("one", conditions=[condition]), vmi("two")], [node("a")])
+    able = {"type": "LiveMigratable", "status": "True"}
+    facts = read(
+        "vms", [vmi("one", conditions=[condition]), vmi("two", conditions=[able]), vmi("new")], [node("a")]
+    )
     assert facts.value("vm/shop/one")["migratable"] == "DisksNotLiveMigratable: PVC a"
     assert facts.value("vm/shop/two")["migratable"] is True
+    assert facts.value("vm/shop/new")["migratable"] == "KubeVirt has not said whether it can"
 
 
 def test_a_migration_that_has_no_phase_yet_is_pending() -> None:

@@ -12,7 +12,7 @@ from plans.actions import Action
 from plans.checks import Check
 from plans.document import FORMAT, Plan, Target, sealed, write
 from plans.errors import InputError, JournalError, Locked
-from plans.ops import Record, Run, Wait
+from plans.ops import ObjectRef, Patch, Record, Run, Wait
 from state.journal import Journal, Outcome
 from state.lock import Lock, force_unlock
 from state.store import Store
@@ -23,6 +23,10 @@ IDENTITY = "cluster-1"
 def some_plan(name: str = "a") -> Plan:
     action = Action(id=f"n/{name}", routine="verify@1", title="verify", no_undo="it changes nothing")
     return sealed(Plan(FORMAT, Target(IDENTITY, "SIMULATED"), "desired", (), (), (action,)))
+
+
+def patch_op(label: str) -> Patch:
+    return Patch(label=label, title=label, ref=ObjectRef("v1", "Node", "n"), patch={"spec": {}})
 
 
 def run_op(label: str) -> Run:
@@ -126,7 +130,7 @@ def test_of_an_earlier_attempt_only_what_was_done_for_good_counts(journal: Journ
     begun(journal)
     first = journal.begin_step("run-1", "n/a", 101.0)
     wait = Wait(label="healthy", title="w", checks=(Check("p", "present"),), deadline=1)
-    burst = [run_op("moved"), run_op("lost"), wait, run_op("doubtful")]
+    burst = [patch_op("moved"), patch_op("lost"), wait, patch_op("doubtful")]
     ids = journal.intent(first, burst, 102.0)
     ends = [Outcome("moved", "done"), Outcome("lost", "failed"), Outcome("healthy", "done")]
     journal.outcomes(ids[:3], ends, 103.0)
@@ -134,7 +138,25 @@ def test_of_an_earlier_attempt_only_what_was_done_for_good_counts(journal: Journ
     second = journal.begin_step("run-1", "n/a", 105.0)
     assert second.attempt == 2
     done = journal.done("run-1", "n/a", second.attempt)
-    assert (done.outcomes, done.attempts) == ({"moved": "done"}, {})
+    assert (done.outcomes, done.attempts) == ({"moved": "done", "doubtful": "doubt"}, {})
+
+
+def test_an_announcement_of_an_earlier_attempt_may_have_been_overtaken(journal: Journal) -> None:
+    begun(journal)
+    first = journal.begin_step("run-1", "n/a", 101.0)
+    journal.outcomes(journal.intent(first, [run_op("announce")], 102.0), [Outcome("announce", "done")], 103.0)
+    assert journal.done("run-1", "n/a", first.attempt).has("announce")
+    second = journal.begin_step("run-1", "n/a", 105.0)
+    assert journal.done("run-1", "n/a", second.attempt).outcomes == {}
+
+
+def test_nothing_counts_that_lies_before_a_persons_not_done(journal: Journal) -> None:
+    begun(journal)
+    first = journal.begin_step("run-1", "n/a", 101.0)
+    journal.outcomes(journal.intent(first, [patch_op("moved")], 102.0), [Outcome("moved", "done")], 103.0)
+    journal.mark("run-1", "n/a", "marked-not-done", "undone by hand", 104.0)
+    again = journal.begin_step("run-1", "n/a", 105.0)
+    assert journal.done("run-1", "n/a", again.attempt).outcomes == {}
 
 
 def test_an_action_sees_the_results_of_those_it_uses(journal: Journal) -> None:
