@@ -299,12 +299,12 @@ class Executor:
             return
         if self._signals.signum is not None:
             raise Interrupted(
-                "interrupted; nothing is half done. `ovsplan apply` resumes", self._signals.signum
+                "interrupted after the op in flight. `ovsplan apply` resumes", self._signals.signum
             )
         who = self._journal.stop_requested(self._run.id)
         if who is not None:
             raise Interrupted(
-                f"stopped by {who} (`ovsplan stop`); nothing is half done. `ovsplan apply` resumes", 0
+                f"stopped by {who} (`ovsplan stop`) after the op in flight. `ovsplan apply` resumes", 0
             )
 
 

@@ -24,7 +24,10 @@ from plans.maintenance import checkpoints, cordon, migrations, proof
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """The actions of one node in order, and why they have this shape."""
+    """The actions of one node in order, and why they have this shape.
+
+    `lasting`: the checks that must still hold at the end of the run (patch pairs come and go with VMs, and are none).
+    """
 
     node: str
     shape: Shape
@@ -34,6 +37,7 @@ class Bracket:
     staying: tuple[str, ...] = ()
     dark: tuple[str, ...] = ()
     cordoned_by_others: bool = False
+    lasting: tuple[Check, ...] = ()
 
 
 def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> Bracket:
@@ -49,6 +53,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
     outsider = facts.value(f"node/{node}/unschedulable") is True
     cordons = not outsider and bool(localnets)
     delivered = DELIVERIES[delivery](changes, context)
+    proven = [check for c in changes for check in KINDS[c.kind].verify(c, context)]
     chain = [
         checkpoints.preflight(node, _preflight_checks(found, facts)),
         *([cordon.cordon(node)] if cordons else []),
@@ -58,12 +63,13 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
             else []
         ),
         *_with_proof(node, delivered, changes, context),
-        checkpoints.verify(node, [check for c in changes for check in KINDS[c.kind].verify(c, context)]),
+        checkpoints.verify(node, proven),
         *([cordon.uncordon(node)] if cordons else []),
         *(_returns(node, changes, leaving, evacuate, shape) if not outsider else []),
     ]
     dark = tuple(here) if shape == "orphaned" else ()
-    return Bracket(node, shape, why, tuple(_chained(chain)), leaving, tuple(staying), dark, outsider)
+    lasting = tuple(check for check in proven if "/patch/" not in check.path)
+    return Bracket(node, shape, why, tuple(_chained(chain)), leaving, tuple(staying), dark, outsider, lasting)
 
 
 def _shape(

@@ -52,6 +52,14 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
             )
         selected |= set(nodes)
     known = facts.value("cluster/nodes", [])
+    running = facts.value("cluster/vms")
+    for vm in _excepted(desired) if running is not None else ():
+        if vm not in running:
+            near = get_close_matches(vm, running, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(
+                Problem("", 0, 0, f"the rollout's evacuate.vms names {vm!r}, which does not run{hint}")
+            )
     named = [(name, "--node") for name in only] + [
         (name, "the rollout's order") for name in _ordered(desired)
     ]
@@ -67,6 +75,11 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
     if problems:
         raise InputError(problems)
     return sorted(selected & set(only) if only else selected)
+
+
+def _excepted(desired: Desired) -> list[str]:
+    evacuate = desired.rollout.spec.evacuate if desired.rollout else None
+    return sorted(evacuate.vms) if evacuate else []
 
 
 def _ordered(desired: Desired) -> list[str]:

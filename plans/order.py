@@ -15,14 +15,18 @@ from plans.actions import Action, Need
 from plans.errors import PlanError
 
 
-def serialise(prologue: Action, brackets: Sequence[Sequence[Action]]) -> list[Action]:
-    """The prologue, then each bracket after the one before it."""
+def serialise(
+    prologue: Action, brackets: Sequence[Sequence[Action]], epilogue: Action | None = None
+) -> list[Action]:
+    """The prologue, then each bracket after the one before it, then the epilogue."""
     chain = [prologue]
     last, why = prologue, "the before-image is taken before the first effect"
     for actions in brackets:
         first, *rest = actions
         chain += [replace(first, needs=(*first.needs, Need(last.id, why))), *rest]
         last, why = actions[-1], "one node at a time"
+    if epilogue is not None:
+        chain.append(replace(epilogue, needs=(Need(last.id, "it looks back on all of them"),)))
     return chain
 
 

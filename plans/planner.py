@@ -13,7 +13,7 @@ from plans.diff import NodeDiff, diff
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
 from plans.facts import Facts
 from plans.hazards import Scene, lint
-from plans.maintenance import inventory
+from plans.maintenance import checkpoints, inventory
 from plans.order import order, serialise
 from plans.predict import predict
 
@@ -75,7 +75,8 @@ def _unpredicted(brackets: Sequence[Bracket]) -> list[Action]:
     if not brackets:
         return []
     prologue = inventory.action(sorted(b.node for b in brackets))
-    return order(serialise(prologue, [b.actions for b in brackets]))
+    kept = [check for b in brackets for check in b.lasting]
+    return order(serialise(prologue, [b.actions for b in brackets], checkpoints.look_back(kept)))
 
 
 def _shown(found: NodeDiff, made: Bracket | None) -> NodePlan:

@@ -93,6 +93,11 @@ def death(holder: Holder) -> str | None:
     return None
 
 
+def is_alive(holder: Holder) -> bool:
+    """Whether the holder certainly lives: its very process runs on this host."""
+    return holder.host == platform.node() and _process_start(holder.pid) == holder.process_start
+
+
 class Lock:
     """The lock of a store, held by this process while the `with` block lasts. Raises Locked."""
 

@@ -213,6 +213,10 @@ def _resume(asked: Request, opened: Opened, store: Store, run: Run) -> int:
 def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
     """An unfinished run comes first: refuse to do anything else meanwhile, and say when the files have changed."""
     ways = f"`ovsplan apply` without a path resumes it; `ovsplan abandon {run.id}` gives it up."
+    if asked.nodes or asked.accepted:
+        raise InputError(
+            f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}"
+        )
     if asked.plan_file is not None:
         if asked.plan_file.digest != plan.digest:
             raise InputError(f"run {run.id} is not finished, and {asked.paths[0]} is another plan. {ways}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from cli.exits import CHANGES, DONE, HAZARD
 from cli.render.plan import render_plan
-from cli.wiring import open_world, read_desired, say_target, state_option, target_options
+from cli.wiring import DEFAULT_STATE, open_world, read_desired, say_target, state_option, target_options
 from plans.document import Plan, write
 from plans.errors import InputError
 
@@ -61,10 +63,12 @@ def command(
     else:
         say_target(opened.info.title)
         click.echo(render_plan(plan))
-        _say_next(plan, out, opened.options, paths)
+        where = f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
+        made_with = " ".join([*(f"--node {n}" for n in nodes), *(f"--accept-hazard {h}" for h in accepted)])
+        _say_next(plan, out, paths, where, made_with)
     if plan.blocking():
         return HAZARD
-    return CHANGES if detailed_exitcode and not plan.is_empty else DONE
+    return CHANGES if detailed_exitcode and not (plan.is_empty and not plan.is_partial) else DONE
 
 
 def _check_state(state: str, identity: str) -> None:
@@ -90,13 +94,17 @@ def _write_out(out: str, plan: Plan) -> None:
         raise InputError(f"cannot write the plan to {out}: {error.strerror}") from error
 
 
-def _say_next(plan: Plan, out: str | None, options: str, paths: tuple[str, ...]) -> None:
+def _say_next(plan: Plan, out: str | None, paths: Sequence[str], options: str, only_planned: str) -> None:
+    """The command that does what was shown, with every option that it was made with."""
     if plan.is_empty or plan.blocking():
         return
     if out:
-        click.echo(f"\nSaved the plan to: {out}\nTo do exactly this: ovsplan apply {out} {options}")
+        click.echo(
+            f"\nSaved the plan to: {out}\nTo do exactly this: ovsplan apply {shlex.quote(out)} {options}"
+        )
     else:
+        words = " ".join([*map(shlex.quote, paths), options, only_planned])
         click.echo(
             "\nNote: without --out, a later apply plans again and may find another world. "
-            f"To be asked and then do it: ovsplan apply {' '.join([*paths, options])}"
+            f"To be asked and then do it: ovsplan apply {words.strip()}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,17 +42,20 @@ def command(twin: str | None, context: str | None, target: str | None, state: st
     plan = journal.plan_of(run)
     say_target(opened.info.title if opened else plan.target.title)
     steps = step_states(journal, run.id)
-    click.echo(f"Run {run.id}: {run.status}, begun {at(run.began)} by {run.who}")
+    word = run.status
+    if word == "running" and not _is_alive(store):
+        word = "interrupted (its process is gone)"
+    click.echo(f"Run {run.id}: {word}, begun {at(run.began)} by {run.who}")
     if run.message:
         click.echo(f"  {run.message}")
     click.echo("\n" + render_status(progress(plan, steps)) + "\n")
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
-    options = (opened.options if opened else "--twin DIR | --target FILE") + (
+    options = (opened.options if opened else "--twin DIR") + (
         f" --state {state}" if state != DEFAULT_STATE else ""
     )
-    click.echo(f"Next: {_next(store, run, plan, options)}")
+    click.echo(f"Next: {_next(store, run, options)}")
 
 
 def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
@@ -94,16 +98,18 @@ def _list(title: str, lines: Iterable[str]) -> None:
         click.echo(f"  {line}")
 
 
-def _next(store: Store, run: Run, plan: Plan, options: str) -> str:
+def _next(store: Store, run: Run, options: str) -> str:
+    paths = " ".join(shlex.quote(path) for path in run.source.splitlines()) or "PATH"
+    plan_again = f"`ovsplan plan {paths} {options}`"
     if _is_alive(store):
         return "wait, or `ovsplan stop` from here"
     match run.status:
         case "done":
-            return f"nothing; `ovsplan plan {options}` should say: No changes."
+            return f"nothing in this run; {plan_again} says whether anything is left to do"
         case "partial":
-            return f"mend what is blocked, then `ovsplan plan {options}`"
+            return f"mend what is blocked: {plan_again} names it"
         case "abandoned":
-            return f"`ovsplan plan {options}`"
+            return plan_again
         case "moved":
             return f"look at what changed; `ovsplan apply {options}` tries again, `ovsplan abandon {run.id}` gives this plan up"
     return f"`ovsplan apply {options}` resumes"

@@ -77,8 +77,6 @@ def foreign_ports(view: ovs.View, bridge: str) -> list[str]:
     ports = view["bridges"][bridge]["ports"]
     uplinks = list(ovs.uplinks(view, bridge))
     others = [p for p in ports if p != bridge and p not in uplinks and p not in ovs.patch_ports(view, bridge)]
-    if len(uplinks) > 1:
-        others += uplinks
     described = []
     for name in sorted(others):
         interface = ports[name]["interfaces"][0]
@@ -86,6 +84,10 @@ def foreign_ports(view: ovs.View, bridge: str) -> list[str]:
         if peer := interface["options"].get("peer"):
             detail += f", peer {peer}"
         described.append(f"port {name} ({detail}) is on it")
+    if len(uplinks) > 1:
+        described.append(
+            f"ports {' and '.join(uplinks)} both lead out of it, and only one can be its uplink: take the other off first"
+        )
     return described
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
-from plans.checks import Check, judge_all
+from plans.checks import Check, Fails, judge_all
 from plans.facts import Facts
 from plans.ops import Wait
 from plans.readings import view_of
@@ -67,6 +67,30 @@ def step_verify(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             ),
         )
     )
+
+
+def look_back(checks: Sequence[Check]) -> Action:
+    """The last action: what was made on the first node must still hold when the last one is done."""
+    return Action(
+        id="look-back",
+        routine="look-back@1",
+        title=f"{len(checks)} checks: every node is still as this run left it",
+        args={"checks": [[c.path, c.test, c.value, c.why] for c in checks]},
+        reads=tuple(sorted({view_of(check.path) for check in checks})),
+        no_undo="it changes nothing",
+    )
+
+
+@routine("look-back@1")
+def step_look_back(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Judge every check once; somebody else's change since is told with both values."""
+    missed = judge_all([Check(*c) for c in args["checks"]], facts)
+    changed = [m for m in missed if isinstance(m, Fails)]
+    if changed:
+        return Stop("changed by somebody else since: " + "; ".join(str(m) for m in changed), moved=True)
+    if missed:
+        return Stop("; ".join(str(m) for m in missed), unsure=True)
+    return Finished()
 
 
 def _short(check: Check, node: str) -> str:

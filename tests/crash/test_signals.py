@@ -96,7 +96,7 @@ def test_there_is_nothing_to_stop_when_nothing_runs(hot: Job) -> None:
 def test_whoever_loses_the_lock_stops_before_the_next_step(hot: Job, halt: Halt, at: str) -> None:
     life = hot.begin("apply", boundary=halt.at(at, 3))
     halt.await_reached(life)
-    unlocked = hot.run("force-unlock")
+    unlocked = hot.run("force-unlock", "--force")
     assert unlocked.code == 0
     assert f"pid {life.pid}" in unlocked.out
     steps = hot.steps()

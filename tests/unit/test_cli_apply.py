@@ -135,7 +135,7 @@ def test_status_before_during_and_after(job: Job) -> None:
     after = job.run("status")
     assert "not started" not in after.out
     assert "VMs without network now: none" in after.out
-    assert "No changes." in after.out
+    assert "says whether anything is left to do" in after.out
     assert "not in this plan" in after.out
 
 

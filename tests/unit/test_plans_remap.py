@@ -235,7 +235,10 @@ def test_an_old_bridge_goes_when_nothing_is_on_it() -> None:
     [
         (switch("vmnet:br-phy,backup:br-vmdata", br_vmdata=GONE), "localnet backup is mapped to it"),
         (switch(NEW, br_vmdata={**GONE, "tap0": [interface("tap0", "tap")]}), "port tap0 (tap) is on it"),
-        (switch(NEW, br_vmdata={**GONE, "veth1": [interface("veth1")]}), "port veth1 (system) is on it"),
+        (
+            switch(NEW, br_vmdata={**GONE, "veth1": [interface("veth1")]}),
+            "ports bond0 and veth1 both lead out of it",
+        ),
     ],
 )
 def test_an_old_bridge_stays_when_somebody_uses_it_by_then(view: ovs.View, why: str) -> None:
