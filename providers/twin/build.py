@@ -1,6 +1,6 @@
 """A new world from a world file: its objects, its nodes' databases, and the state in which they have come to rest.
 
-Invariant: the same `WorldSpec` gives the same world, down to every UID.
+Invariant: the same `WorldSpec` gives the same world, down to every UID but the one by which a cluster is known.
 """
 
 from __future__ import annotations

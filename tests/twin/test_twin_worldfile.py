@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from providers.ports import Ref
 from providers.twin import TwinWorld, WorldError, init_world, open_world
 from twin.worlds import KUBEVIRT, VMI, make, migrate, select, spec
 
@@ -137,6 +138,16 @@ def test_the_same_file_makes_the_same_world(tmp_path: Path) -> None:
 
     assert look("one", 7) == look("two", 7)
     assert look("three", 8) != look("one-more", 7)
+
+
+def test_a_world_made_anew_is_another_cluster(tmp_path: Path) -> None:
+    def identity(folder: str) -> str:
+        with make(tmp_path / folder / "w") as world:
+            space = world.cluster.get(Ref("v1", "Namespace", "kube-system"))
+            assert space is not None
+            return str(space["metadata"]["uid"])
+
+    assert identity("one") != identity("two")
 
 
 def test_no_folder_an_empty_one_and_a_file_are_no_worlds(tmp_path: Path) -> None:
