@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 from plans.document import Finding
 from plans.facts import Facts, Known
 from plans.hazards import Scene
@@ -30,9 +32,13 @@ def no_room(scene: Scene) -> list[Finding]:
     evacuate = scene.desired.rollout.spec.evacuate if scene.desired.rollout else None
     returning = evacuate is None or evacuate.return_to == "origin"
     free = _free_memory(scene.facts)
+    largest = heapq.nlargest(2, free.items(), key=lambda item: item[1])
     found = []
     for bracket in scene.brackets:
         need = sorted((_memory(scene.facts, vm) for vm in bracket.leaving), reverse=True)
+        roomiest = max((room for n, room in largest if n != bracket.node), default=0)
+        if returning and sum(need) <= roomiest:
+            continue  # one node takes them all, and they leave it again: no need to try every node
         rooms = {n: room for n, room in free.items() if n != bracket.node}
         homeless = _place(need, rooms)
         if homeless:

@@ -8,7 +8,7 @@ allows by default (parallelOutboundMigrationsPerNode); more would only wait in i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,6 +249,10 @@ def _landed(moves: Sequence[Move], facts: Facts) -> Changes:
     return tuple(changes.items())
 
 
+def _uses(facts: Facts, vm: str, nads: Collection[str]) -> bool:
+    return any(attached["nad"] in nads for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ()))
+
+
 def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """By the rule that the plan states, whoever is on the node by then leaves too: evacuated there during the run, or
     started since. One op for each namespace in which none of those shown is.
@@ -257,13 +261,12 @@ def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     nads = {nad for localnet in args["localnets"] for nad in networks_of(facts, localnet)}
     shown = {vm for vm in vms_on(facts, node, tuple(args["localnets"])) if vm not in staying}
     ours = {vm.partition("/")[0] for vm in shown}
-    spaces: set[str] = set()
-    for vm in facts.value("cluster/vms", []):
-        namespace = vm.partition("/")[0]
+    spaces = {
+        namespace
+        for namespace, vms in facts.value("cluster/vms/by-namespace", {}).items()
         # One VM decides for its namespace: reading every VM for every node would make planning quadratic.
-        if namespace not in ours and namespace not in spaces and vm not in staying:
-            attached = (facts.value(f"vm/{vm}") or {}).get("macs", ())
-            spaces.update({namespace} if any(a["nad"] in nads for a in attached) else ())
+        if namespace not in ours and any(vm not in staying and _uses(facts, vm, nads) for vm in vms)
+    }
     return tuple(
         Create(
             label=f"migrate:any:{namespace}",

@@ -87,7 +87,7 @@ def reading(view: str, now: float) -> Reading:
 def view_of(path: str) -> str:
     """The view that tells the fact at `path`, so that a wait knows what to read again."""
     match path.split("/"):
-        case ["vm", *_] | ["cluster", "vms"] | ["node", _, "vms"]:
+        case ["vm", *_] | ["cluster", "vms", *_] | ["node", _, "vms"]:
             return "vms"
         case ["migration", *_] | ["cluster", "migrating", *_]:
             return "migrations"

@@ -127,7 +127,12 @@ def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
     for node_item in replies[1]:
         name = node_item["metadata"]["name"]
         facts[f"node/{name}/vms"] = Known(sorted(on.get(name, [])))
-    facts["cluster/vms"] = Known(sorted(vm for vms in on.values() for vm in vms))
+    everybody = sorted(vm for vms in on.values() for vm in vms)
+    spaces: dict[str, list[str]] = defaultdict(list)
+    for vm in everybody:
+        spaces[vm.partition("/")[0]].append(vm)
+    facts["cluster/vms"] = Known(everybody)
+    facts["cluster/vms/by-namespace"] = Known(dict(spaces))
     return facts
 
 
