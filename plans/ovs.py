@@ -20,16 +20,13 @@ INTEGRATION_BRIDGE = "br-int"
 NIC_TYPES = ("", "system")
 UNKNOWN_UUID = "(known after apply)"
 
-_PORT_COLUMNS = ("tag", "trunks", "vlan_mode", "bond_mode", "lacp", "external_ids", "other_config")
+_PORT_COLUMNS = (
+    *("tag", "trunks", "vlan_mode", "bond_mode", "bond_updelay", "bond_downdelay", "lacp"),
+    *("external_ids", "other_config"),
+)
 _INTERFACE_COLUMNS = (
-    "type",
-    "options",
-    "ofport",
-    "error",
-    "link_state",
-    "mtu",
-    "external_ids",
-    "other_config",
+    *("type", "options", "ofport", "ofport_request", "error", "link_state", "mtu", "mtu_request"),
+    *("ingress_policing_rate", "ingress_policing_burst", "external_ids", "other_config"),
 )
 _BRIDGE_COLUMNS = (
     "datapath_type",

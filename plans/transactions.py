@@ -12,6 +12,12 @@ from typing import Any
 from plans import ovs
 from plans.facts import Json
 
+SETTABLE = (
+    *("type", "options", "ofport_request", "mtu_request", "ingress_policing_rate", "ingress_policing_burst"),
+    *("external_ids", "other_config"),
+)
+"""The columns of an interface that somebody sets, in what this program keeps of it."""
+
 GUARD_FAILED = "timed out"
 """The error of a `wait` that did not hold (RFC 7047 §5.2.6)."""
 
@@ -138,7 +144,7 @@ def restore_bridge(view: ovs.View, bridge: str, row: Mapping[str, Any]) -> list[
         for i, interface in enumerate(port["interfaces"]):
             named = f"i{p}x{i}"
             interfaces.append(["named-uuid", named])
-            columns = {c: interface.get(c) for c in ("type", "options", "external_ids", "other_config")}
+            columns = {c: interface.get(c) for c in SETTABLE}
             operations.append(
                 {
                     "op": "insert",

@@ -234,9 +234,7 @@ def _as_vsctl(bridge: str, row: Mapping[str, Any]) -> str:
             parts.append(verb)
         parts += _settings("Port", name, port, ("interfaces",))
         for interface in port["interfaces"]:
-            given = {
-                k: v for k, v in interface.items() if k in ("type", "options", "external_ids", "other_config")
-            }
+            given = {k: v for k, v in interface.items() if k in transactions.SETTABLE}
             if name != bridge:
                 parts += _settings("Interface", interface["name"], given, ())
     return " -- ".join(parts)
