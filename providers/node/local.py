@@ -53,6 +53,7 @@ class LocalShell:
                 _end(process)
                 raise InDoubt(f"{argv[0]} did not end within {timeout:g} s and was killed") from exc
             except BaseException:
+                # Whatever ends the wait, Ctrl-C included, no command is left running behind it.
                 _end(process)
                 raise
         done = Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -41,6 +41,7 @@ class _Stream:
             self._socket.settimeout(timeout)
             _connect(self._socket, path)
         except BaseException:
+            # Nobody else holds this socket yet, so nobody else can close it.
             self._socket.close()
             raise
 

@@ -72,6 +72,7 @@ class Store:
                 self._flush()
                 self.db.execute("COMMIT")
             except BaseException:
+                # Whatever stopped the call, Ctrl-C included, it is served whole or not at all.
                 self.db.execute("ROLLBACK")
                 self._forget()
                 raise
