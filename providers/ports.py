@@ -44,6 +44,34 @@ class Refused(PortError):
     """The other side understood and said no (invalid, forbidden, an admission webhook). Asking again won't help."""
 
 
+class Forbidden(Refused):
+    """The caller has no right to do this (HTTP 403 of the authoriser); the message names verb, resource and user."""
+
+
+class Unauthorized(Refused):
+    """The caller is nobody to the API server (HTTP 401): the token has expired, or was never good."""
+
+
+class Owned(Refused):
+    """A server-side apply met fields that another field manager owns; the message names both."""
+
+
+class NotServed(PortError):
+    """The API server serves no such kind: no object of it can exist. Its operator is missing, or too old."""
+
+
+class Busy(Unreachable):
+    """The other side asked to be left alone for a while (HTTP 429): nothing happened. `retry_after` in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Expired(PortError):
+    """What a watch or a list was to continue from is too old (HTTP 410): list anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """The name of one Kubernetes object. `api` is its apiVersion, as in `v1` or `kubevirt.io/v1`."""
@@ -60,10 +88,15 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create `body` under `ref`. Raises AlreadyExists, Refused."""
+    """Create `body` under `ref`. Raises AlreadyExists, Refused.
+
+    With `subresource`, post `body` to that subresource of the existing object instead (`eviction` of a Pod): raises
+    NotFound without the object, and Busy when the server asks to come back later (a disruption budget).
+    """
 
     ref: Ref
     body: Body
+    subresource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +109,41 @@ class MergePatch:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonPatch:
+    """RFC 6902 JSON patch: `operations` as they stand. With `resource_version`, raises Conflict unless it is still so.
+
+    For what a merge patch can't do: replacing a subtree whole. Raises Refused when an operation does not apply.
+    """
+
+    ref: Ref
+    operations: tuple[Body, ...]
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply: `body` is all that `manager` wants of the object, which is created when it is not there.
+
+    What `manager` applied before and leaves out now goes. Raises Owned when another manager owns a field with another
+    value, unless `force`.
+    """
+
+    ref: Ref
+    body: Body
+    manager: str
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete the object. With `uid`, raises Conflict when the object of that name is another one."""
+    """Delete the object. Raises Conflict when it has another `uid`, or is no longer at `resource_version`, if given."""
 
     ref: Ref
     uid: str | None = None
+    resource_version: str | None = None
 
 
-Write = Create | MergePatch | Delete
+Write = Create | MergePatch | JsonPatch | Apply | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +163,35 @@ class Event:
 
 
 class Cluster(Protocol):
-    """The Kubernetes API."""
+    """The Kubernetes API.
+
+    Every write is checked strictly: an unknown field is Refused, never dropped. Every method may raise NotServed,
+    Forbidden, Unauthorized, Unreachable or Busy; a write may raise InDoubt besides.
+    """
 
     def get(self, ref: Ref) -> Body | None:
         """The object, or None when the API says that there is none. "Could not ask" raises."""
         ...
 
     def list(
-        self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        api: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
     ) -> Listing:
-        """All objects of one kind, in all namespaces unless one is given, sorted by namespace and name."""
+        """All objects of one kind, in all namespaces unless one is given, sorted by namespace and name.
+
+        `fields` is a field selector of equalities, as far as the server supports one (`spec.nodeName` of Pods). `keep`
+        names dotted paths (`metadata`, `status.conditions`): the rest of each object is dropped as soon as it is read.
+        """
         ...
 
     def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
-        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one."""
+        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one. Raises Expired."""
         ...
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:
@@ -148,8 +223,11 @@ class Finished:
 class NodeShell(Protocol):
     """Commands on one node. No shell is involved: `argv` goes to the program as it stands."""
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
-        """Run to its end. An unknown program is rc 127. Raises Unreachable or InDoubt (out of time)."""
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
+        """Run to its end, `stdin` then end of input given to it. An unknown program is rc 127.
+
+        Raises Unreachable or InDoubt (out of time, or the connection was lost while it ran).
+        """
         ...
 
 
