@@ -6,18 +6,22 @@ daemon has in its own process or hardware (memory, network cards, guests), never
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from providers.ports import Body, World
+from providers.ports import Body, Finished, World
+
+UNITS = "units"
+"""What `Stage.recall` has the results of ended commands under, by "node unit": {"rc": , "out": , "err": }."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """Something changed: an object of `kind`, or the `ovsdb` or the `nics` of the node `name`.
 
-    `body` is the object as it is now, or as it was when `deleted`. `columns` are the (table, column) pairs that an
+    The kind `unit` is a command begun on the node `name` that has ended now; the kind `handler` is the restart of the
+    nmstate handler there. `body` is the object as it is now, or as it was when `deleted`. `columns` are the (table, column) pairs that an
     OVSDB transaction touched.
     """
 
@@ -66,6 +70,18 @@ class Stage(World, Protocol):
 
     def is_silent(self, vm: str) -> bool:
         """Whether the guest of `namespace/name` sends nothing by itself."""
+        ...
+
+    def begin(self, node: str, unit: str, argv: Sequence[str], stdin: bytes = b"") -> None:
+        """Start a command on the node that runs on by itself, under a name; what ended under that name is forgotten.
+
+        When it ends, controllers are told of a `Change("unit", node)`. Raises Unreachable when no way to the node
+        is known.
+        """
+        ...
+
+    def ended(self, node: str, unit: str) -> Finished | None:
+        """How the command begun as `unit` ended; None while it runs, and when there was none."""
         ...
 
 
