@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench lab-up lab-down lock clean
+.PHONY: demo test check format bench lab-up lab-down envtest lock clean
 
 demo: $(STAMP)
 	@$(BIN)/ovsplan demo
 
 test: $(STAMP)
 	@scripts/prepare-lab
-	@$(BIN)/python -m pytest tests --ignore tests/lab -n 2
+	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver -n 2
+	@$(BIN)/python -m pytest tests/apiserver
 	@$(BIN)/python -m pytest tests/lab
 
 check: $(STAMP)
@@ -33,6 +34,10 @@ lab-up: $(STAMP)
 
 lab-down: $(STAMP)
 	$(BIN)/python -m tests.lab.main down
+
+# Prints the folder with etcd, kube-apiserver and kubelet, built when they are not there.
+envtest:
+	@scripts/build-envtest
 
 # Locked: names, versions and hashes, for every package that this project runs or is tested with.
 lock: $(STAMP)
