@@ -101,11 +101,16 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class MergePatch:
-    """RFC 7386 merge patch. With `resource_version`, raises Conflict unless the object is still at that version."""
+    """RFC 7386 merge patch. With `resource_version`, raises Conflict unless the object is still at that version.
+
+    With `subresource` (`status`), patch that part of the object alone; a patch of the object itself leaves the status
+    of a kind that has this subresource as it is. Raises NotFound when the kind has no such subresource.
+    """
 
     ref: Ref
     patch: Body
     resource_version: str | None = None
+    subresource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
