@@ -39,6 +39,7 @@ def build(spec: WorldSpec, store: Store) -> None:
         _put_vm(spec, vm, host)
     _come_to_rest(spec, host)
     store.db.execute("DELETE FROM history")
+    store.put("meta|oldest", host.api.version)
     store.put("meta|controllers", dict(spec.controllers))
 
 
@@ -48,6 +49,7 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
     store.put("meta|seed", seed)
     store.put("meta|clock", spec.start - _SETTLING)
     store.put("meta|version", 1000)
+    store.put("meta|apis", dict(spec.apis))
     store.put("meta|minted", 0)
     # What the pods and the daemons would do here is laid down by `build` itself.
     store.put("meta|controllers", {name: name in _NODE_DAEMONS for name in spec.controllers})
@@ -61,6 +63,8 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
             "per_cluster": limits["migrationsPerCluster"],
             "per_node": limits["outboundPerNode"],
             "ovn": spec.ovn,
+            "vm_start": timings["start"],
+            "vm_stop": timings["stop"],
         },
     )
 

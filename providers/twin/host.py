@@ -169,9 +169,16 @@ class _Cluster:
         return self._api.get(ref)
 
     def list(
-        self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        api: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
     ) -> Listing:
-        return self._api.list(api, kind, namespace, labels)
+        return self._api.list(api, kind, namespace, labels, fields, keep)
 
     def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
         for _, event, body in self._api.events(api, kind, int(since or 0)):
@@ -198,8 +205,8 @@ class _Shell:
         self._host = host
         self._node = node
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
-        return node_shell.run(self._host, self._node, argv)
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
+        return node_shell.run(self._host, self._node, argv, stdin)
 
 
 class _Clock:

@@ -59,7 +59,7 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
     ready = {"type": "Ready", "status": "True"}
     conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
     status = {"phase": "Running", "conditions": [*conditions, ready]}
-    stage.cluster.write(MergePatch(ref, {"status": status}))
+    stage.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
 
 
 def plug(stage: Stage, pod: Body) -> None:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from providers.ports import Body, Create, Delete, MergePatch, NotFound, Ref
-from providers.twin.kube import FINAL, stamp
+from providers.twin.admission import FINAL
+from providers.twin.kube import stamp
 from providers.twin.networks import KUBEVIRT
 from providers.twin.scheduler import HOSTNAME
 from providers.twin.spec import bytes_of
@@ -75,7 +76,7 @@ def _phase(stage: Stage, namespace: str, name: str, phase: str) -> None:
     passed = [*migration.get("status", {}).get("phaseTransitionTimestamps", ())]
     passed.append({"phase": phase, "phaseTransitionTimestamp": now})
     status = {"phase": phase, "phaseTransitionTimestamps": passed}
-    stage.cluster.write(MergePatch(_migration(namespace, name), {"status": status}))
+    stage.cluster.write(MergePatch(_migration(namespace, name), {"status": status}, subresource="status"))
 
 
 def _migrate(stage: Stage, namespace: str, name: str) -> float | None:

@@ -20,8 +20,8 @@ _PACKET = re.compile(
 _HEADER = " port  VLAN  MAC                Age\n"
 
 
-def run(stage: Stage, node: str, argv: Sequence[str]) -> Finished:
-    """Run one command on a node."""
+def run(stage: Stage, node: str, argv: Sequence[str], stdin: bytes = b"") -> Finished:
+    """Run one command on a node. Those that the twin knows read no input."""
     program = argv[0].rpartition("/")[2] if argv else ""
     known = _PROGRAMS.get(program)
     if known is None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from providers.ports import Body, MergePatch, Ref
+from providers.ports import Body, Create, MergePatch, Ref
 from providers.twin.spec import bytes_of
 from providers.twin.stage import Change, Settings, Stage
 
@@ -53,16 +53,25 @@ def _schedule(stage: Stage, key: str) -> None:
             reasons[why] += 1
     if fitting:
         stage.keep(Scheduler.name, key, None)
-        done = {"type": "PodScheduled", "status": "True"}
-        status = {"conditions": _with(pod, done)}
-        stage.cluster.write(MergePatch(ref, {"spec": {"nodeName": min(fitting)[1]}, "status": status}))
+        _bind(stage, ref, min(fitting)[1])
         return
     stage.keep(Scheduler.name, key, True)
     waiting = {
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": _message(len(nodes), reasons),
     }  # fmt: skip
     if waiting not in pod.get("status", {}).get("conditions", ()):
-        stage.cluster.write(MergePatch(ref, {"status": {"conditions": _with(pod, waiting)}}))
+        status = {"conditions": _with(pod, waiting)}
+        stage.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
+
+
+def _bind(stage: Stage, pod: Ref, node: str) -> None:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    }
+    stage.cluster.write(Create(pod, body, subresource="binding"))
 
 
 def _with(pod: Body, condition: Mapping[str, Any]) -> list[Any]:

@@ -17,11 +17,14 @@ from fnmatch import fnmatchcase
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from providers.ports import (
+    Apply,
     Body,
     Create,
+    Delete,
     Event,
     Finished,
     InDoubt,
+    JsonPatch,
     Listing,
     MergePatch,
     PortError,
@@ -191,13 +194,20 @@ class ServedCluster:
         return self._serve("get", str(ref), act)
 
     def list(
-        self, api: str, kind: str, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        api: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        keep: Sequence[str] = (),
     ) -> Listing:
         limits = [f"namespace={namespace}"] if namespace is not None else []
-        limits += [f"{name}={value}" for name, value in (labels or {}).items()]
+        limits += [f"{name}={value}" for by in (labels, fields) for name, value in (by or {}).items()]
 
         def act() -> Listing:
-            found = self._api.list(api, kind, namespace, labels)
+            found = self._api.list(api, kind, namespace, labels, fields, keep)
             return Listing(tuple(_copy(item) for item in found.items), found.resource_version)
 
         return self._serve("list", " ".join((kind, *limits)), act)
@@ -229,15 +239,27 @@ class ServedCluster:
         text = str(request.ref)
         match request:
             case Create():
-                verb, text = "create", f"{text} {_json(request.body)}"
+                verb, text = "create", f"{text}{_part(request)} {_json(request.body)}"
             case MergePatch():
-                at = f" at {request.resource_version}" if request.resource_version is not None else ""
-                verb, text = "patch", f"{text}{at} {_json(request.patch)}"
-            case _:
-                verb = "delete"
+                verb, text = "patch", f"{text}{_part(request)}{_at(request)} {_json(request.patch)}"
+            case JsonPatch():
+                verb, text = "patch", f"{text}{_at(request)} {_json(list(request.operations))}"
+            case Apply():
+                force = " by force" if request.force else ""
+                verb, text = "apply", f"{text} as {request.manager}{force} {_json(request.body)}"
+            case Delete():
+                verb, text = "delete", f"{text}{_at(request)}"
         if dry_run:
             text += " (dry run)"
         return self._serve(verb, text, lambda: _copy(self._api.write(request, dry_run)))
+
+
+def _part(request: Create | MergePatch) -> str:
+    return f"/{request.subresource}" if request.subresource else ""
+
+
+def _at(request: MergePatch | JsonPatch | Delete) -> str:
+    return f" at {request.resource_version}" if request.resource_version is not None else ""
 
 
 class ServedOvsdb:
@@ -281,10 +303,10 @@ class ServedShell:
         self._desk = desk
         self._node = node
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
         def act() -> Finished:
             self._desk.check_reachable(self._node)
-            return node_shell.run(self._desk.host, self._node, argv)
+            return node_shell.run(self._desk.host, self._node, argv, stdin)
 
         request = Request("shell", self._node, "run", shlex.join(argv), timeout)
         return self._desk.serve(request, act, outcome=lambda done: "ok" if done.rc == 0 else f"rc {done.rc}")

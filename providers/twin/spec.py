@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from providers.twin.kinds import DEFAULT_APIS
+
 Path = tuple[str | int, ...]
 
 CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding")
-_TIMINGS = {"vswitchd": 0.003, "ovnController": 0.002, "migration": 4, "macAgeing": 300}
+_TIMINGS = {"vswitchd": 0.003, "ovnController": 0.002, "migration": 4, "macAgeing": 300, "start": 10, "stop": 5}
 _LIMITS = {"migrationsPerCluster": 5, "outboundPerNode": 2}
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -76,6 +78,8 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class VmSpec:
+    """One VM. `node` is empty for one that does not run; `owned` is False for a VMI without a VirtualMachine."""
+
     namespace: str
     name: str
     node: str
@@ -83,6 +87,9 @@ class VmSpec:
     memory: str
     silent: bool
     blocked: tuple[str, str] | None
+    strategy: str
+    owned: bool
+    eviction: str
 
     @property
     def key(self) -> str:
@@ -101,6 +108,8 @@ class WorldSpec:
     networks: tuple[NetworkSpec, ...]
     nodes: tuple[NodeSpec, ...]
     vms: tuple[VmSpec, ...]
+    apis: Mapping[str, bool]
+    multus_isolation: bool
 
 
 def bytes_of(memory: str) -> int:
@@ -191,7 +200,7 @@ class _Field:
 
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
-        "vms")  # fmt: skip
+        "vms", "apis", "multusIsolation")  # fmt: skip
 _NODE = (
     "labels",
     "memory",
@@ -214,6 +223,7 @@ _MISSING: dict[str, Any] = {
     "cordoned": False,
     "ready": True,
     "reachable": True,
+    "multusIsolation": False,
 }
 
 
@@ -243,6 +253,8 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
         networks,
         nodes,
         _read_vms(_or_default(fields, "vms", top), networks, nodes),
+        _read_apis(_or_default(fields, "apis", top), "nmstate" in fields),
+        _or_default(fields, "multusIsolation", top).switch(),
     )
 
 
@@ -265,6 +277,15 @@ def _read_head(document: Mapping[str, Any]) -> str:
 def _read_controllers(field: _Field) -> dict[str, bool]:
     given = {name: item.switch() for name, item in field.mapping(CONTROLLERS).items()}
     return {name: given.get(name, True) for name in CONTROLLERS}
+
+
+def _read_apis(field: _Field, nmstate: bool) -> dict[str, bool]:
+    given = {}
+    for name, item in field.mapping(tuple(DEFAULT_APIS)).items():
+        if item.value not in ("present", "absent"):
+            raise item.fail(f"expected present or absent, found {item.value!r}")
+        given[name] = item.value == "present"
+    return {**DEFAULT_APIS, "nmstate": nmstate, **given}
 
 
 def _read_timings(field: _Field) -> dict[str, float]:
@@ -410,22 +431,41 @@ def _read_vms(
     return tuple(_read_vm(item, known, names) for item in field.mapping().values())
 
 
+_VM = ("node", "networks", "memory", "silent", "migratable", "runStrategy", "vm", "evictionStrategy")
+_STRATEGIES = ("Always", "Halted", "Manual", "Once", "RerunOnFailure")
+_EVICTIONS = ("LiveMigrate", "LiveMigrateIfPossible", "External", "None")
+
+
 def _read_vm(item: _Field, networks: set[str], nodes: set[str]) -> VmSpec:
     namespace, name = item.object_key()
-    fields = item.mapping(("node", "networks", "memory", "silent", "migratable"))
+    fields = item.mapping(_VM)
+    strategy = fields["runStrategy"].text() if "runStrategy" in fields else "Always"
+    if strategy not in _STRATEGIES:
+        raise fields["runStrategy"].fail(f"expected one of {', '.join(_STRATEGIES)}, found {strategy!r}")
     node = fields.get("node") or _Field(None, (*item.path, "node"))
-    if node.value not in nodes:
+    if node.value not in nodes and not (node.value is None and strategy == "Halted"):
         raise node.fail(f"no such node: {node.value!r}")
     attached = fields["networks"].mapping() if "networks" in fields else {}
     return VmSpec(
         namespace,
         name,
-        node.text(),
+        "" if strategy == "Halted" else node.text(),
         {key: _read_attachment(entry, networks) for key, entry in attached.items()},
         fields["memory"].memory() if "memory" in fields else "2Gi",
         fields["silent"].switch() if "silent" in fields else False,
         _read_migratable(fields.get("migratable") or _Field(True, (*item.path, "migratable"))),
+        strategy,
+        fields["vm"].switch() if "vm" in fields else True,
+        _read_eviction(fields.get("evictionStrategy")),
     )
+
+
+def _read_eviction(item: _Field | None) -> str:
+    if item is None:
+        return ""
+    if item.text() not in _EVICTIONS:
+        raise item.fail(f"expected one of {', '.join(_EVICTIONS)}, found {item.value!r}")
+    return item.text()
 
 
 def _read_attachment(item: _Field, networks: set[str]) -> tuple[str, str]:

@@ -44,6 +44,8 @@ class Settings:
     per_cluster: int
     per_node: int
     ovn: str
+    vm_start: float = 10.0
+    vm_stop: float = 5.0
 
 
 class Stage(World, Protocol):

@@ -14,8 +14,23 @@ from providers.ports import Refused
 from providers.twin.kinds import Kind
 
 _METADATA = frozenset(
-    "name generateName namespace selfLink uid resourceVersion generation creationTimestamp deletionTimestamp "
-    "deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields".split()
+    [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ]
 )
 _TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 _UNCHECKED = (
@@ -155,12 +170,14 @@ def _is_qualified(key: str) -> bool:
 
 
 def _ipam_fits(localnet: Any, _old: Any) -> bool:
-    enabled = localnet.get("ipam", {}).get("mode", "Enabled") == "Enabled"
+    enabled: bool = localnet.get("ipam", {}).get("mode", "Enabled") == "Enabled"
     return enabled == ("subnets" in localnet)
 
 
 _RULES: dict[str, Callable[[Any, Any], bool]] = {
-    "self.all(k, !format.qualifiedName().validate(k).hasValue())": lambda new, _: all(map(_is_qualified, new)),
+    "self.all(k, !format.qualifiedName().validate(k).hasValue())": lambda new, _: all(
+        map(_is_qualified, new)
+    ),
     "self == oldSelf": lambda new, old: old is None or new == old,
     "self.matches('^[^,:]+$')": lambda new, _: re.fullmatch("[^,:]+", new) is not None,
     "has(self.topology) && self.topology == 'Localnet' ? has(self.localnet): !has(self.localnet)": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from providers.ports import AlreadyExists, Conflict, Create, Delete, MergePatch, NotFound, Ref, Refused
+from providers.ports import AlreadyExists, Conflict, Create, Delete, MergePatch, NotFound, NotServed, Ref, Refused
 from providers.twin import TwinWorld
 from twin.worlds import KUBEVIRT, VMI, vmi
 
@@ -93,7 +93,7 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(world: TwinWorld) -> No
         (Create(Ref("v1", "ConfigMap", "a"), {}), Refused),
         (Create(Ref("v1", "ConfigMap", "a", "default"), {"metadata": {"name": "b"}}), Refused),
         (Create(Ref("v1", "ConfigMap", "a", "nowhere"), {}), NotFound),
-        (Create(Ref("example.com/v1", "Thing", "a", "default"), {}), NotFound),
+        (Create(Ref("example.com/v1", "Thing", "a", "default"), {}), NotServed),
         (MergePatch(NODE, {"metadata": {"uid": "x"}}), Refused),
     ],
 )
@@ -120,9 +120,10 @@ def test_lists_are_sorted_and_filtered(world: TwinWorld) -> None:
 
 
 def test_a_kind_without_a_definition_is_not_an_empty_list(world: TwinWorld) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotServed):
         world.cluster.list("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
-    assert world.cluster.get(Ref("nmstate.io/v1", "NodeNetworkConfigurationPolicy", "x")) is None
+    with pytest.raises(NotServed):
+        world.cluster.get(Ref("nmstate.io/v1", "NodeNetworkConfigurationPolicy", "x"))
 
 
 def test_a_watch_tells_what_came_after_and_ends_in_silence(world: TwinWorld) -> None:
