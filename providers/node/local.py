@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 
+from providers.node.process import OutOfTime, finish
 from providers.ports import Finished, InDoubt, Unreachable
 
 _NO_NAMESPACE = re.compile(r'(Cannot open network namespace|setting the network namespace) "')
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
-_REAP = 5.0
 
 
 class LocalShell:
@@ -33,30 +30,17 @@ class LocalShell:
         folders = ("OVS_RUNDIR", "OVS_LOGDIR", "OVN_RUNDIR", "OVN_LOGDIR")
         self._environment = dict.fromkeys(folders, rundir)
 
-    def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
         """Run to its end; see `providers.ports.NodeShell`."""
         try:
-            process = subprocess.Popen(
-                [*self._prefix, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **self._environment},
-                start_new_session=True,
+            ended = finish(
+                [*self._prefix, *argv], timeout=timeout, stdin=stdin, environment=self._environment
             )
         except OSError as exc:
             return self._not_started(argv, exc)
-        with process:
-            try:
-                out, err = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired as exc:
-                _end(process)
-                raise InDoubt(f"{argv[0]} did not end within {timeout:g} s and was killed") from exc
-            except BaseException:
-                # Whatever ends the wait, Ctrl-C included, no command is left running behind it.
-                _end(process)
-                raise
-        done = Finished(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        except OutOfTime as exc:
+            raise InDoubt(f"{argv[0]} did not end within {timeout:g} s and was killed") from exc
+        done = Finished(ended.rc, ended.out.decode(errors="replace"), ended.err.decode(errors="replace"))
         return self._behind_prefix(argv, done)
 
     def _not_started(self, argv: Sequence[str], exc: OSError) -> Finished:
@@ -76,11 +60,3 @@ class LocalShell:
             missing = done.err.startswith(failed + os.strerror(2))
             return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, "", done.err)
         return done
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the command with its children, which may hold its output open."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=_REAP)

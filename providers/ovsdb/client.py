@@ -51,6 +51,11 @@ class _Stream:
     def send(self, message: Body, deadline: float) -> None:
         self._within(deadline, lambda: self._socket.sendall(json.dumps(message).encode()))
 
+    def greet(self, deadline: float) -> None:
+        """Hear from the server itself; raises _Gone when there is none behind the socket."""
+        self.send({"method": "echo", "params": [], "id": 0}, deadline)
+        self.answer(0, deadline)
+
     def answer(self, ident: int, deadline: float) -> Body:
         """The response to request `ident`."""
         while True:
@@ -132,10 +137,16 @@ def _connect(sock: socket.socket, path: str) -> None:
 
 
 class UnixOvsdb:
-    """`providers.ports.Ovsdb` over one kept connection, made when needed and again when it was lost."""
+    """`providers.ports.Ovsdb` over one kept connection, made when needed and again when it was lost.
 
-    def __init__(self, path: str) -> None:
+    `greet` is for a socket that somebody forwards: its being open says nothing of the server, so an echo that
+    comes back is the connection. `called` is what errors call the server; else its path.
+    """
+
+    def __init__(self, path: str, *, greet: bool = False, called: str | None = None) -> None:
         self._path = path
+        self._name = called or f"ovsdb-server at {path}"
+        self._greet = greet
         self._stream: _Stream | None = None
         self._requests = 0
         self._lock = threading.Lock()
@@ -166,7 +177,7 @@ class UnixOvsdb:
                 self.close()
                 raise
         if reply.get("error") is not None:
-            raise Refused(f"ovsdb-server at {self._path}: {_told(reply['error'])}")
+            raise Refused(f"{self._name}: {_told(reply['error'])}")
         return list(reply["result"])
 
     def _exchange(self, params: list[Any], deadline: float) -> Body:
@@ -177,12 +188,12 @@ class UnixOvsdb:
             stream.send(request, deadline)
         except (_Gone, OSError) as exc:
             why = getattr(exc, "strerror", None) or exc
-            raise Unreachable(f"ovsdb-server at {self._path}: {why}") from exc
+            raise Unreachable(f"{self._name}: {why}") from exc
         try:
             return stream.answer(self._requests, deadline)
         except _Gone as exc:
             stream.withdraw(self._requests)
-            raise InDoubt(f"ovsdb-server at {self._path} gave no answer to a transaction: {exc}") from exc
+            raise InDoubt(f"{self._name} gave no answer to a transaction: {exc}") from exc
 
     def _connected(self, deadline: float) -> _Stream:
         if self._stream is not None:
@@ -195,6 +206,8 @@ class UnixOvsdb:
             if left <= 0:
                 raise _Gone("out of time")
             self._stream = _Stream(self._path, left)
+            if self._greet:
+                self._stream.greet(deadline)
         return self._stream
 
 
