@@ -7,7 +7,7 @@ daemon has in its own process or hardware (memory, network cards, guests), never
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from providers.ports import Body, Finished, World
@@ -44,6 +44,8 @@ class Settings:
     per_cluster: int
     per_node: int
     ovn: str
+    probes: Mapping[str, str] = field(default_factory=dict)
+    """What the nmstate handler pings and resolves before an apply (`gateway`, `dns`): up or down."""
     vm_start: float = 10.0
     vm_stop: float = 5.0
 
@@ -64,6 +66,10 @@ class Stage(World, Protocol):
 
     def remembered(self, controller: str) -> Iterable[str]:
         """The keys of that controller that hold memory."""
+        ...
+
+    def remind(self, controller: str, key: str, at: float) -> None:
+        """Have `controller` asked for `key` at `at`, or earlier if that is planned already."""
         ...
 
     def nics(self, node: str) -> Mapping[str, str]:
