@@ -1,0 +1,133 @@
+"""From a context to a cluster that has answered, and what it is called.
+
+Invariant: what `connect` returns has been reached, and has said by its kube-system which cluster it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from providers.kubernetes.client import KubernetesCluster
+from providers.kubernetes.kubeconfig import ConnectError, Place, checked
+from providers.kubernetes.transport import NotSent, Untrusted
+from providers.ports import Create, Forbidden, PortError, Ref, Unauthorized
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+_CONNECTIONS = 32
+"""Idle connections that are kept: as many as requests are made at once."""
+
+_ASK_WHO = Create(Ref("authentication.k8s.io/v1", "SelfSubjectReview", "who"), {})
+_SYSTEM = Ref("v1", "Namespace", "kube-system")
+_FIRST_PATIENCE = 2.0
+"""Seconds of patience with a server that has never answered yet: most often its address is wrong."""
+
+
+def connect(context: str, kubeconfig: str | None = None) -> tuple[KubernetesCluster, str, str]:
+    """The cluster of a context, the title by which people know it, and its identity, which outlives names and URLs.
+
+    `kubeconfig` is a file; without one, those of KUBECONFIG, or the usual one. Raises ConnectError.
+    """
+    place = checked(context, kubeconfig)
+    client = _client(place)
+    first = KubernetesCluster(client, patience=_FIRST_PATIENCE)
+    try:
+        with _told(place):
+            namespace = first.get(_SYSTEM)
+            user = _user(first, place)
+    except ConnectError:
+        first.close()
+        raise
+    if namespace is None:
+        first.close()
+        raise ConnectError(
+            f"{_at(place)} is no cluster: it has no namespace kube-system. Check its server's URL."
+        )
+    title = f"cluster {place.context} ({place.server}, user {user})"
+    return KubernetesCluster(client), title, f"cluster {namespace['metadata']['uid']}"
+
+
+def _client(place: Place) -> ApiClient:
+    from kubernetes import client, config
+
+    settings: Any = client.Configuration()
+    load: Any = config.load_kube_config
+    with _logged() as log:
+        try:
+            load(place.paths, place.context, settings, persist_config=False)
+        except (config.ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            # The loader answers a file of another shape than it expects with whatever error comes of it.
+            raise ConnectError(f"{_at(place)}: its entry in {place.paths} cannot be used: {error}") from error
+    if place.plugin and not (settings.api_key or settings.cert_file):
+        why = "; ".join(log) or "it gave no token and no certificate"
+        raise ConnectError(f"{_at(place)}: the credential plug-in `{place.plugin}` failed: {why}")
+    # The client would repeat deletes whose answer was lost.
+    settings.retries = False
+    settings.connection_pool_maxsize = _CONNECTIONS
+    api: Any = client.ApiClient
+    made: ApiClient = api(settings)
+    made.user_agent = "ovsplan"
+    return made
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """What the client logs as errors, where it should raise them."""
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _user(cluster: KubernetesCluster, place: Place) -> str:
+    """Who we are to the server, or, where it can't say (before Kubernetes 1.28), in the kubeconfig."""
+    try:
+        review = cluster.write(_ASK_WHO)
+    except Unauthorized:
+        raise
+    except PortError:
+        return place.user
+    return str(review["status"]["userInfo"]["username"])
+
+
+@contextmanager
+def _told(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except Unauthorized as error:
+        raise ConnectError(
+            f"{_at(place)} does not know the user {place.user!r}: the token has expired, or was never good. Log in again."
+        ) from error
+    except Forbidden as error:
+        raise ConnectError(
+            f"{_at(place)} does not say which cluster it is: {error}. Grant `get` on the namespace kube-system."
+        ) from error
+    except Untrusted as error:
+        raise ConnectError(
+            f"{_at(place)}: {_why(error)}. Name its authority in the kubeconfig (certificate-authority)."
+        ) from error
+    except NotSent as error:
+        raise ConnectError(
+            f"{_at(place)} is not reachable: {_why(error)}. Check the network, and the server's URL."
+        ) from error
+    except PortError as error:
+        raise ConnectError(
+            f"{_at(place)} does not answer as a Kubernetes API does: {_why(error)}. Check the server's URL."
+        ) from error
+
+
+def _at(place: Place) -> str:
+    return f"the cluster of context {place.context!r} at {place.server}"
+
+
+def _why(error: PortError) -> str:
+    """Without what was asked: it was nothing that the user asked for."""
+    return str(error).removeprefix("discover v1: ").removeprefix(f"get {_SYSTEM}: ").rstrip(".")
