@@ -65,6 +65,7 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
             "ovn": spec.ovn,
             "vm_start": timings["start"],
             "vm_stop": timings["stop"],
+            "probes": dict(spec.probes),
         },
     )
 

@@ -18,9 +18,10 @@ from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api
 from providers.twin.kubelet import Kubelet
 from providers.twin.kubevirt import KubeVirt
+from providers.twin.nmstate_operator import NmstateOperator
 from providers.twin.ovn_controller import OvnController
 from providers.twin.scheduler import Scheduler
-from providers.twin.stage import Change, Controller, Settings
+from providers.twin.stage import UNITS, Change, Controller, Settings
 from providers.twin.store import Store
 from providers.twin.transact import Outcome, execute
 from providers.twin.vswitchd import Vswitchd
@@ -29,7 +30,7 @@ DATABASE = "Open_vSwitch"
 
 
 def all_controllers() -> tuple[Controller, ...]:
-    return Scheduler(), Kubelet(), KubeVirt(), Vswitchd(), OvnController(), Forwarding()
+    return Scheduler(), Kubelet(), KubeVirt(), Vswitchd(), OvnController(), Forwarding(), NmstateOperator()
 
 
 class Host:
@@ -56,7 +57,7 @@ class Host:
 
     def working(self) -> Iterator[Controller]:
         switched = self.store.get("meta|controllers")
-        return (controller for name, controller in self._controllers.items() if switched[name])
+        return (controller for name, controller in self._controllers.items() if switched.get(name))
 
     def settle(self) -> None:
         """Let the controllers work until nothing is due now."""
@@ -146,10 +147,15 @@ class Host:
             self.store.drop(name)
         elif self.store.get(name) != memory:
             self.store.put(name, memory)
+            if controller == UNITS:
+                self.notify(Change("unit", key.partition(" ")[0]))
 
     def remembered(self, controller: str) -> Iterable[str]:
         prefix = f"mem|{controller}"
         return [key[len(prefix) + 1 :] for key in self.store.keys(prefix)]
+
+    def remind(self, controller: str, key: str, at: float) -> None:
+        self.store.enqueue(controller, key, at)
 
     def nics(self, node: str) -> Mapping[str, str]:
         found: Mapping[str, str] = self.store.get(f"nics|{node}") or {}
@@ -157,6 +163,17 @@ class Host:
 
     def is_silent(self, vm: str) -> bool:
         return self.store.get(f"silent|{vm}") is not None
+
+    def begin(self, node: str, unit: str, argv: Sequence[str], stdin: bytes = b"") -> None:
+        if not self.knows(node):
+            raise Unreachable(f"no such node: {node}")
+        self.keep(UNITS, f"{node} {unit}", None)
+        done = node_shell.run(self, node, argv, stdin)
+        self.keep(UNITS, f"{node} {unit}", {"rc": done.rc, "out": done.out, "err": done.err})
+
+    def ended(self, node: str, unit: str) -> Finished | None:
+        found = self.recall(UNITS, f"{node} {unit}")
+        return None if found is None else Finished(found["rc"], found["out"], found["err"])
 
 
 class _Cluster:

@@ -17,7 +17,7 @@ from providers.twin.kinds import DEFAULT_APIS
 
 Path = tuple[str | int, ...]
 
-CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding")
+CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "nmstate-operator")
 _TIMINGS = {"vswitchd": 0.003, "ovnController": 0.002, "migration": 4, "macAgeing": 300, "start": 10, "stop": 5}
 _LIMITS = {"migrationsPerCluster": 5, "outboundPerNode": 2}
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -110,6 +110,7 @@ class WorldSpec:
     vms: tuple[VmSpec, ...]
     apis: Mapping[str, bool]
     multus_isolation: bool
+    probes: Mapping[str, str]
 
 
 def bytes_of(memory: str) -> int:
@@ -200,7 +201,7 @@ class _Field:
 
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
-        "vms", "apis", "multusIsolation")  # fmt: skip
+        "vms", "apis", "multusIsolation", "probes")  # fmt: skip
 _NODE = (
     "labels",
     "memory",
@@ -255,6 +256,7 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
         _read_vms(_or_default(fields, "vms", top), networks, nodes),
         _read_apis(_or_default(fields, "apis", top), "nmstate" in fields),
         _or_default(fields, "multusIsolation", top).switch(),
+        _read_probes(_or_default(fields, "probes", top)),
     )
 
 
@@ -286,6 +288,14 @@ def _read_apis(field: _Field, nmstate: bool) -> dict[str, bool]:
             raise item.fail(f"expected present or absent, found {item.value!r}")
         given[name] = item.value == "present"
     return {**DEFAULT_APIS, "nmstate": nmstate, **given}
+
+
+def _read_probes(field: _Field) -> dict[str, str]:
+    given = field.mapping(("gateway", "dns"))
+    for item in given.values():
+        if item.value not in ("up", "down"):
+            raise item.fail(f"expected up or down, found {item.value!r}")
+    return {name: item.text() for name, item in given.items()}
 
 
 def _read_timings(field: _Field) -> dict[str, float]:
