@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from engine.reach import Hands
 from plans.desired import Desired
 from plans.facts import Fact, Facts, Known
-from plans.planner import VIEWS, node_views
+from plans.planner import VIEWS, cluster_views, node_views
 from plans.readings import reading
 from plans.selection import applies_to
 from providers.ports import Clock
@@ -24,7 +24,7 @@ def observe(hands: Hands, clock: Clock, views: Iterable[str]) -> dict[str, Fact]
 
 def observe_for_plan(hands: Hands, clock: Clock, desired: Desired) -> Facts:
     """Everything that planning `desired` looks at: the cluster, then every node that a network selects."""
-    cluster = Facts(observe(hands, clock, VIEWS))
+    cluster = Facts(observe(hands, clock, (*VIEWS, *cluster_views(desired))))
     selected = [
         node
         for node in cluster.value("cluster/nodes", [])

@@ -130,19 +130,22 @@ class Done:
 
 
 Step = Callable[[Mapping[str, Any], Facts, Done], Next]
+Foresight = Callable[[Mapping[str, Any], Facts], tuple[AnyOp, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Routine:
     """The code of an action. `rescue` is stepped through after a failure, before the run stops.
 
-    `contingent` lists ops that `step` may add when the world calls for them (a repair), for the plan to show.
+    `contingent` lists ops that `step` may add when the world calls for them (a repair), for the plan to show;
+    `on_failure` those that `rescue` may.
     """
 
     name: str
     step: Step
     rescue: Step | None = None
-    contingent: Callable[[Mapping[str, Any], Facts], tuple[AnyOp, ...]] | None = None
+    contingent: Foresight | None = None
+    on_failure: Foresight | None = None
 
 
 _ROUTINES: dict[str, Routine] = {}
@@ -152,12 +155,13 @@ def routine(
     name: str,
     *,
     rescue: Step | None = None,
-    contingent: Callable[[Mapping[str, Any], Facts], tuple[AnyOp, ...]] | None = None,
+    contingent: Foresight | None = None,
+    on_failure: Foresight | None = None,
 ) -> Callable[[Step], Step]:
     """Register a step function under `name@version`."""
 
     def register(step: Step) -> Step:
-        _ROUTINES[name] = Routine(name, step, rescue, contingent)
+        _ROUTINES[name] = Routine(name, step, rescue, contingent, on_failure)
         return step
 
     return register

@@ -7,13 +7,13 @@ are dark already (its old bridge has no uplink, or a patch pair is broken) is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from plans.actions import Action, Need
-from plans.changes import Change, Context, Shape
+from plans.changes import Change, Choice, Context, Shape
 from plans.checks import Check
-from plans.delivery import DELIVERIES
+from plans.delivery import compose
 from plans.desired import Desired, Evacuate
 from plans.diff import NodeDiff
 from plans.facts import Facts, Known
@@ -40,7 +40,7 @@ class Bracket:
     lasting: tuple[Check, ...] = ()
 
 
-def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> Bracket:
+def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[str, Choice]) -> Bracket:
     """Everything that is done on one node, as a chain."""
     node, changes = found.node, found.changes
     localnets = tuple(sorted({c.traffic.localnet for c in changes if c.traffic}))
@@ -49,10 +49,10 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, delivery: str) -> B
     shape, why, staying = _shape(changes, here, evacuate)
     evacuates = evacuate is not None and shape != "orphaned" and bool(localnets)
     leaving = tuple(vm for vm in here if vm not in staying) if evacuates else ()
-    context = Context(facts, shape, frozenset(leaving))
+    context = Context(facts, shape, frozenset(leaving), desired)
     outsider = facts.value(f"node/{node}/unschedulable") is True
     cordons = not outsider and bool(localnets)
-    delivered = DELIVERIES[delivery](changes, context)
+    delivered = compose(changes, choices, context)
     proven = [check for c in changes for check in KINDS[c.kind].verify(c, context)]
     chain = [
         checkpoints.preflight(node, _preflight_checks(found, facts)),

@@ -12,11 +12,15 @@ from typing import Any, Literal
 from plans.actions import Action
 from plans.checks import Check
 from plans.desired import Desired
+from plans.document import Finding
 from plans.facts import Facts
 
 Verb = Literal["+", "~", "-", "-/+"]
 Shape = Literal["hot", "cold", "orphaned"]
 """How a node's VM traffic moves: hot with its VMs there, cold after they left, at once when they are dark already."""
+
+Phase = Literal["prologue", "node", "epilogue"]
+"""When a change is made: before the first node, in its node's bracket, or after the last node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,11 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One resource on one node that is not as desired. `depends` names the changes that must be made first.
+    """One resource that is not as desired: on one node, or of the cluster (`node` is empty then).
 
-    `traffic` is set when VMs notice; the bracket of the node is shaped by it.
+    `depends` names the changes that must be made first. `traffic` is set when VMs notice; the bracket of the node is
+    shaped by it. `bridge`: the bridge of the node that it is made on, whose owner decides the delivery. `localnets`: the
+    VMNetworks that want it. `vms`: those that notice a change of the cluster.
     """
 
     address: str
@@ -49,6 +55,10 @@ class Change:
     depends: tuple[str, ...] = ()
     traffic: Traffic | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    bridge: str = ""
+    localnets: tuple[str, ...] = ()
+    phase: Phase = "node"
+    vms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +83,35 @@ Outcome = Change | Blocked | Same
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """By which delivery a change is made, and why by that one."""
+
+    by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a fragment may look at besides its change. `away`: VMs that have left the node by then."""
 
     facts: Facts
     shape: Shape
     away: frozenset[str] = frozenset()
+    desired: Desired = field(default_factory=lambda: Desired(()))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the nodes' diffs came to, for kinds of the cluster. Addresses lead to changes, nodes to reasons.
+
+    `held`: for each localnet, the nodes that it selects and that will not be as desired when the nodes are done.
+    `choices`: address of a node's change → its delivery.
+    """
+
+    nodes: tuple[str, ...]
+    changes: tuple[Change, ...]
+    held: Mapping[str, Mapping[str, str]]
+    choices: Mapping[str, Choice]
 
 
 Fragment = Callable[[Change, Context], Action]
@@ -99,3 +132,24 @@ class Kind:
     diff: Callable[[Desired, str, Facts], list[Outcome]]
     preflight: Callable[[Change, Facts], tuple[Check, ...]]
     verify: Callable[[Change, Context], tuple[Check, ...]]
+
+
+def _nothing_found(desired: Desired, facts: Facts) -> list[Finding]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterKind:
+    """Everything about one kind of resource that belongs to no node: an object of the Kubernetes API. All pure.
+
+    `diff(desired, facts, survey)`: as a Kind's; each Change says in which `phase` it is made. `fragment`: its action.
+    `verify`: the checks that must still hold at the end of the run. `hazards`: what is dangerous about what is desired.
+    `views`: what has to be read for it, besides what every plan reads.
+    """
+
+    name: str
+    fragment: Fragment
+    diff: Callable[[Desired, Facts, Survey], list[Outcome]]
+    verify: Callable[[Change, Context], tuple[Check, ...]]
+    hazards: Callable[[Desired, Facts], list[Finding]] = _nothing_found
+    views: Callable[[Desired], tuple[str, ...]] = lambda desired: ()

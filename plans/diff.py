@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from plans.changes import Blocked, Change, Same
+from plans.changes import Blocked, Change, Choice, Outcome, Same, Survey
 from plans.desired import Desired
 from plans.errors import InputError, PlanError, Problem
 from plans.facts import Facts, Unknown
-from plans.kinds import KINDS
+from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.selection import selected_nodes
 
 
@@ -23,6 +23,15 @@ class NodeDiff:
     blocked: tuple[Blocked, ...] = ()
     same: tuple[Same, ...] = ()
     unreadable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDiff:
+    """The outcome of all that belongs to no node."""
+
+    changes: tuple[Change, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    same: tuple[Same, ...] = ()
 
 
 def diff(desired: Desired, facts: Facts, only: Collection[str] = ()) -> list[NodeDiff]:
@@ -120,12 +129,45 @@ def _diff_node(desired: Desired, node: str, facts: Facts) -> NodeDiff:
         if isinstance(fact := facts.get(path), Unknown):
             return NodeDiff(node, unreadable=fact.why)
     outcomes = [outcome for kind in KINDS.values() for outcome in kind.diff(desired, node, facts)]
+    changes, blocked, same = _sorted_out(outcomes)
+    return NodeDiff(node, changes, blocked, same)
+
+
+def _sorted_out(
+    outcomes: list[Outcome],
+) -> tuple[tuple[Change, ...], tuple[Blocked, ...], tuple[Same, ...]]:
+    """Changes, blocked and same; a change that depends on a blocked one is blocked itself."""
     changes = [o for o in outcomes if isinstance(o, Change)]
     blocked = [o for o in outcomes if isinstance(o, Blocked)]
     held = {b.address for b in blocked}
     for change in [c for c in changes if held & set(c.depends)]:
         changes.remove(change)
-        blocked.append(
-            Blocked(change.address, node, tuple(f"{a} is blocked" for a in change.depends if a in held))
-        )
-    return NodeDiff(node, tuple(changes), tuple(blocked), tuple(o for o in outcomes if isinstance(o, Same)))
+        reasons = tuple(f"{a} is blocked" for a in change.depends if a in held)
+        blocked.append(Blocked(change.address, change.node, reasons))
+    return tuple(changes), tuple(blocked), tuple(o for o in outcomes if isinstance(o, Same))
+
+
+def survey(
+    desired: Desired, facts: Facts, nodes: Sequence[NodeDiff], choices: Mapping[str, Choice]
+) -> Survey:
+    """What the nodes' diffs came to, for the kinds of the cluster."""
+    planned = {n.node: n for n in nodes}
+    held: dict[str, dict[str, str]] = {}
+    for network in desired.networks:
+        reasons = {}
+        for node in selected_nodes(network, facts):
+            if node not in planned:
+                reasons[node] = "it is not in this plan"
+            elif planned[node].unreadable:
+                reasons[node] = f"it cannot be read: {planned[node].unreadable}"
+            elif planned[node].blocked:
+                reasons[node] = f"{planned[node].blocked[0].address} is blocked"
+        held[network.name] = reasons
+    changes = tuple(change for n in nodes for change in n.changes)
+    return Survey(tuple(planned), changes, held, choices)
+
+
+def diff_cluster(desired: Desired, facts: Facts, found: Survey) -> ClusterDiff:
+    """Every resource that belongs to no node."""
+    outcomes = [o for kind in CLUSTER_KINDS.values() for o in kind.diff(desired, facts, found)]
+    return ClusterDiff(*_sorted_out(outcomes))

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from plans.actions import Action
 from plans.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """The version of the plan document. A reader refuses one that it does not know."""
 
 
@@ -53,13 +53,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ShownChange:
-    """One change as the plan shows it."""
+    """One change as the plan shows it: by which delivery, and why by that one."""
 
     address: str
     verb: Literal["+", "~", "-", "-/+"]
     before: str
     after: str
     why: str
+    delivery: str = ""
+    delivery_why: str = ""
+    phase: str = "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole plan. `actions` stand in the order in which they run."""
+    """A whole plan. `actions` stand in the order in which they run; `cluster` are the changes that belong to no node."""
 
     format: int
     target: Target
@@ -97,6 +100,8 @@ class Plan:
     nodes: tuple[NodePlan, ...]
     findings: tuple[Finding, ...]
     actions: tuple[Action, ...]
+    cluster: tuple[ShownChange, ...] = ()
+    cluster_blocked: tuple[ShownBlocked, ...] = ()
     digest: str = ""
 
     @property
@@ -107,7 +112,7 @@ class Plan:
     @property
     def is_partial(self) -> bool:
         """Whether something that is wanted is left out, so that an apply of it can't end with "done"."""
-        return any(n.unreadable or n.blocked for n in self.nodes)
+        return bool(self.cluster_blocked) or any(n.unreadable or n.blocked for n in self.nodes)
 
     def blocking(self) -> list[Finding]:
         """The hazards that stop it."""

@@ -34,10 +34,18 @@ class ObjectRef:
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """Ask for all objects of a kind."""
+    """Ask for all objects of a kind, of those paths that `keep` names (all, when it names none).
+
+    `optional`: the answer is null, not an error, when the API server serves no such kind. `labels` and `fields` select.
+    """
 
     api: str
     kind: str
+    keep: tuple[str, ...] = ()
+    optional: bool = False
+    namespace: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
     ask: Literal["list"] = "list"
 
 
@@ -97,7 +105,27 @@ class Patch:
 
 @dataclass(frozen=True, kw_only=True)
 class Create:
-    """Create one object. Its name is deterministic, so "already exists" means that it is ours and the op is done."""
+    """Create one object. Its name is deterministic, so "already exists" means that it is ours and the op is done.
+
+    With `subresource`, the body is posted to that of an existing object (a Pod's `eviction`).
+    """
+
+    label: str
+    title: str
+    ref: ObjectRef
+    body: Json
+    subresource: str = ""
+    commands: tuple[str, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["create"] = "create"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apply:
+    """Server-side apply of one object as ovsplan's own: it is created when it is not there.
+
+    What was applied before and is left out now goes; a field that somebody else holds is a refusal, never overwritten.
+    """
 
     label: str
     title: str
@@ -105,7 +133,34 @@ class Create:
     body: Json
     commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
-    op: Literal["create"] = "create"
+    op: Literal["apply"] = "apply"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A JSON patch of one object at a resourceVersion: for a subtree that has to be replaced whole."""
+
+    label: str
+    title: str
+    ref: ObjectRef
+    operations: tuple[Json, ...]
+    resource_version: str | None = None
+    commands: tuple[str, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["edit"] = "edit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete:
+    """Delete one object, of that UID if one is given. An object that is gone already makes the op done."""
+
+    label: str
+    title: str
+    ref: ObjectRef
+    uid: str | None = None
+    commands: tuple[str, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["delete"] = "delete"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +210,10 @@ class Record:
     op: Literal["record"] = "record"
 
 
-Op = Annotated[Transact | Patch | Create | Run | Wait | Record, Field(discriminator="op")]
-AnyOp = Transact | Patch | Create | Run | Wait | Record
+Op = Annotated[
+    Transact | Patch | Create | Apply | Edit | Delete | Run | Wait | Record, Field(discriminator="op")
+]
+AnyOp = Transact | Patch | Create | Apply | Edit | Delete | Run | Wait | Record
 
 READ_ONLY = (Wait, Record)
 
@@ -166,7 +223,7 @@ def target(op: AnyOp) -> str:
     match op:
         case Transact(node=node) | Run(node=node):
             return f"node {node}"
-        case Patch(ref=ref):
+        case Patch(ref=ref) | Apply(ref=ref) | Edit(ref=ref) | Delete(ref=ref):
             return str(ref)
         case Create(ref=ref):
             return f"{ref.kind} in {ref.namespace}"
@@ -196,6 +253,11 @@ def _shape(op: AnyOp) -> tuple[str, frozenset[str]]:
             return f"transact {target(op)}", parts
         case Patch(patch=patch):
             return f"patch {target(op)} " + " ".join(_leaf_paths(patch)), frozenset()
+        case Apply(body=body):
+            return f"apply {target(op)}", frozenset(_leaf_paths(body))
+        case Edit(operations=operations):
+            edits = frozenset(f"{o['op']}:{o['path']}" for o in operations if o["op"] != "test")
+            return f"edit {target(op)}", edits
         case Run(argv=argv):
             return f"run {target(op)} {argv[0]} {argv[1] if len(argv) > 1 else ''}", frozenset()
         case _:
@@ -222,8 +284,8 @@ def as_commands(op: AnyOp) -> tuple[str, ...]:
     match op:
         case Transact(node=node, commands=commands) | Run(node=node, commands=commands):
             return tuple(f"[{node}] {command}" for command in commands)
-        case Patch(commands=commands) | Create(commands=commands):
-            return commands
+        case Patch() | Create() | Apply() | Edit() | Delete():
+            return op.commands
         case Wait(checks=checks, deadline=deadline):
             return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)
         case Record(title=title):

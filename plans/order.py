@@ -16,18 +16,27 @@ from plans.errors import PlanError
 
 
 def serialise(
-    prologue: Action, brackets: Sequence[Sequence[Action]], epilogue: Action | None = None
+    prologue: Sequence[Action], brackets: Sequence[Sequence[Action]], epilogue: Sequence[Action]
 ) -> list[Action]:
-    """The prologue, then each bracket after the one before it, then the epilogue."""
-    chain = [prologue]
-    last, why = prologue, "the before-image is taken before the first effect"
+    """The prologue, then each bracket after the one before it, then the epilogue. The prologue is never empty."""
+    chain = [prologue[0]]
+    why = "the before-image is taken before the first effect"
+    for action in prologue[1:]:
+        chain.append(_after(chain[-1], action, why))
+        why = "it must hold before the first node"
     for actions in brackets:
         first, *rest = actions
-        chain += [replace(first, needs=(*first.needs, Need(last.id, why))), *rest]
-        last, why = actions[-1], "one node at a time"
-    if epilogue is not None:
-        chain.append(replace(epilogue, needs=(Need(last.id, "it looks back on all of them"),)))
+        chain += [_after(chain[-1], first, why), *rest]
+        why = "one node at a time"
+    for action in epilogue:
+        chain.append(_after(chain[-1], action, "it comes after every node"))
     return chain
+
+
+def _after(before: Action, action: Action, why: str) -> Action:
+    if any(need.action == before.id for need in action.needs):
+        return action
+    return replace(action, needs=(*action.needs, Need(before.id, why)))
 
 
 def graph(actions: Sequence[Action]) -> nx.DiGraph[str]:

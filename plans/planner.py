@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from plans.actions import Action
 from plans.bracket import Bracket, bracket, node_order
-from plans.changes import Blocked, Change
+from plans.changes import Blocked, Change, Choice, Context, Phase
+from plans.delivery.choice import choose_all
 from plans.desired import Desired
-from plans.diff import NodeDiff, diff
+from plans.diff import ClusterDiff, NodeDiff, diff, diff_cluster, survey
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
 from plans.facts import Facts
 from plans.hazards import Scene, lint
+from plans.kinds import CLUSTER_KINDS
 from plans.maintenance import checkpoints, inventory
 from plans.order import order, serialise
 from plans.predict import predict
 
-VIEWS = ("nodes", "vms", "networks", "migrations")
-"""What every plan looks at; beside these, `node_views` of each selected node."""
+VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions")
+"""What every plan looks at; beside these, `cluster_views`, and `node_views` of each selected node."""
 
-DELIVERY = "ovsdb"
+
+def cluster_views(desired: Desired) -> tuple[str, ...]:
+    """What is read besides for the kinds of the cluster that the files declare."""
+    return tuple(dict.fromkeys(view for kind in CLUSTER_KINDS.values() for view in kind.views(desired)))
 
 
 def node_views(node: str) -> tuple[str, ...]:
@@ -43,16 +48,27 @@ def make_plan(
     found = diff(desired, facts, only)
     ordered = {name: i for i, name in enumerate(node_order(found, desired, facts))}
     found.sort(key=lambda d: ordered[d.node])
-    everything = Scene(
-        desired, facts, found, [bracket(d, desired, facts, DELIVERY) for d in found if d.changes]
-    )
-    findings = lint(everything, accepted)
+    drafts, _, _ = _compose(desired, facts, found)
+    findings = lint(Scene(desired, facts, found, drafts), accepted)
     found = [_without_held(d, findings) for d in found]
-    brackets = [bracket(d, desired, facts, DELIVERY) for d in found if d.changes]
-    actions = _actions(brackets, facts) if not any(f.blocks for f in findings) else _unpredicted(brackets)
+    brackets, cluster, choices = _compose(desired, facts, found)
+    actions = _unpredicted(brackets, cluster, desired, facts)
+    if not any(f.blocks for f in findings):
+        actions = predict(actions, facts)
     by_node = {b.node: b for b in brackets}
-    nodes = tuple(_shown(d, by_node.get(d.node)) for d in found)
-    return sealed(Plan(FORMAT, target, desired.digest(), nodes, tuple(findings), tuple(actions)))
+    nodes = tuple(_shown(d, by_node.get(d.node), choices) for d in found)
+    shown = tuple(_shown_change(c, Choice("", "")) for c in cluster.changes)
+    held = tuple(ShownBlocked(b.address, b.reasons) for b in cluster.blocked)
+    return sealed(Plan(FORMAT, target, desired.digest(), nodes, tuple(findings), tuple(actions), shown, held))
+
+
+def _compose(
+    desired: Desired, facts: Facts, found: Sequence[NodeDiff]
+) -> tuple[list[Bracket], ClusterDiff, Mapping[str, Choice]]:
+    """The brackets of the nodes that change, what is to be done about the cluster, and by which delivery each goes."""
+    choices = choose_all([c for d in found for c in d.changes], desired, facts)
+    brackets = [bracket(d, desired, facts, choices) for d in found if d.changes]
+    return brackets, diff_cluster(desired, facts, survey(desired, facts, found, choices)), choices
 
 
 def _without_held(found: NodeDiff, findings: Sequence[Finding]) -> NodeDiff:
@@ -67,26 +83,32 @@ def _without_held(found: NodeDiff, findings: Sequence[Finding]) -> NodeDiff:
     return replace(found, changes=kept, blocked=(*found.blocked, *held))
 
 
-def _actions(brackets: Sequence[Bracket], facts: Facts) -> list[Action]:
-    return predict(_unpredicted(brackets), facts)
-
-
-def _unpredicted(brackets: Sequence[Bracket]) -> list[Action]:
-    if not brackets:
+def _unpredicted(
+    brackets: Sequence[Bracket], cluster: ClusterDiff, desired: Desired, facts: Facts
+) -> list[Action]:
+    if not brackets and not cluster.changes:
         return []
-    prologue = inventory.action(sorted(b.node for b in brackets))
+    context = Context(facts, "hot", desired=desired)
+
+    def made(phase: Phase) -> list[Action]:
+        return [CLUSTER_KINDS[c.kind].fragment(c, context) for c in cluster.changes if c.phase == phase]
+
     kept = [check for b in brackets for check in b.lasting]
-    return order(serialise(prologue, [b.actions for b in brackets], checkpoints.look_back(kept)))
+    kept += [check for c in cluster.changes for check in CLUSTER_KINDS[c.kind].verify(c, context)]
+    before = [inventory.action(sorted(b.node for b in brackets)), *made("prologue")]
+    after = [*made("epilogue"), checkpoints.look_back(kept)]
+    return order(serialise(before, [b.actions for b in brackets], after))
 
 
-def _shown(found: NodeDiff, made: Bracket | None) -> NodePlan:
+def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice]) -> NodePlan:
     affected = sorted({vm for a in made.actions if a.disruption != "none" for vm in a.vms}) if made else []
+    deliveries = dict.fromkeys(choices[c.address].by for c in found.changes)
     return NodePlan(
         node=found.node,
         shape=made.shape if made else "",
         why=made.why if made else "",
-        delivery=DELIVERY if made else "",
-        changes=tuple(_shown_change(c) for c in found.changes),
+        delivery=" and ".join(deliveries),
+        changes=tuple(_shown_change(c, choices[c.address]) for c in found.changes),
         blocked=tuple(ShownBlocked(b.address, b.reasons) for b in found.blocked),
         leaving=made.leaving if made else (),
         staying=made.staying if made else (),
@@ -96,5 +118,14 @@ def _shown(found: NodeDiff, made: Bracket | None) -> NodePlan:
     )
 
 
-def _shown_change(change: Change) -> ShownChange:
-    return ShownChange(change.address, change.verb, change.before, change.after, change.why)
+def _shown_change(change: Change, choice: Choice) -> ShownChange:
+    return ShownChange(
+        change.address,
+        change.verb,
+        change.before,
+        change.after,
+        change.why,
+        choice.by,
+        choice.why,
+        change.phase,
+    )

@@ -69,11 +69,12 @@ def _predict_one(action: Action, draft: _Draft, results: dict[str, Mapping[str, 
     used = {name: results.get(name, {}) for name in action.uses}
     contingent = _contingent(action, draft)
     before: dict[str, Fact] = {}
+    on_failure: tuple[AnyOp, ...] = found.on_failure(action.args, draft) if found.on_failure else ()
     ops, _ = _play(action.id, found.step, action.args, draft, used, before, results)
-    on_failure: tuple[AnyOp, ...] = ()
     if found.rescue is not None:
         aside = _Draft(draft)
-        on_failure, _ = _play(f"{action.id} (on failure)", found.rescue, action.args, aside, used, {}, {})
+        rescued, _ = _play(f"{action.id} (on failure)", found.rescue, action.args, aside, used, {}, {})
+        on_failure += tuple(op for op in rescued if op.label not in {known.label for known in on_failure})
     shown = {op.label for op in ops}
     return replace(
         action,

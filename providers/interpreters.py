@@ -10,8 +10,11 @@ from typing import Any
 
 from plans.ops import (
     AnyOp,
+    Apply,
     CommandRequest,
     Create,
+    Delete,
+    Edit,
     ListRequest,
     ObjectRef,
     Patch,
@@ -23,6 +26,7 @@ from plans.readings import NoReply, Reply
 from providers import ports
 
 DATABASE = "Open_vSwitch"
+FIELD_MANAGER = "ovsplan"
 TIMEOUT = 30.0
 """Seconds for one request to one port."""
 
@@ -71,8 +75,8 @@ class Interpreter:
 
     def _answer(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         match request:
-            case ListRequest(api=api, kind=kind):
-                return list(self._world.cluster.list(api, kind).items)
+            case ListRequest():
+                return self._list(request)
             case SelectRequest(node=node, tables=tables):
                 selects = [{"op": "select", "table": table, "where": []} for table in tables]
                 results = self._world.ovsdb(node).transact(DATABASE, selects, timeout=TIMEOUT)
@@ -94,14 +98,8 @@ class Interpreter:
             case Patch(ref=ref, patch=patch, resource_version=version):
                 self._world.cluster.write(ports.MergePatch(_ref(ref), patch, version))
                 return "done", None
-            case Create(ref=ref, body=body):
-                try:
-                    self._world.cluster.write(
-                        ports.Create(_ref(ref), {"apiVersion": ref.api, "kind": ref.kind, **body})
-                    )
-                except ports.AlreadyExists:
-                    return "first", None
-                return "done", None
+            case Create() | Apply() | Edit() | Delete():
+                return self._write(op)
             case Run(node=node, argv=argv):
                 finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
                 if finished.rc != 0:
@@ -110,6 +108,46 @@ class Interpreter:
                     )
                 return "done", None
         raise TypeError(f"{op.op} is not performed by an interpreter")
+
+    def _list(self, request: ListRequest) -> Reply:
+        try:
+            listing = self._world.cluster.list(
+                request.api,
+                request.kind,
+                namespace=request.namespace,
+                labels=dict(request.labels) or None,
+                fields=dict(request.fields) or None,
+                keep=request.keep,
+            )
+        except ports.NotServed:
+            if request.optional:
+                return None
+            raise
+        return list(listing.items)
+
+    def _write(self, op: Create | Apply | Edit | Delete) -> tuple[str, Any]:
+        cluster, ref = self._world.cluster, _ref(op.ref)
+        match op:
+            case Create(body=body, subresource=subresource):
+                try:
+                    cluster.write(
+                        ports.Create(
+                            ref, {"apiVersion": op.ref.api, "kind": op.ref.kind, **body}, subresource
+                        )
+                    )
+                except ports.AlreadyExists:
+                    return "first", None
+            case Apply(body=body):
+                made = cluster.write(ports.Apply(ref, body, FIELD_MANAGER))
+                return "done", {"generation": made["metadata"].get("generation")}
+            case Edit(operations=operations, resource_version=version):
+                cluster.write(ports.JsonPatch(ref, operations, version))
+            case Delete(uid=uid):
+                try:
+                    cluster.write(ports.Delete(ref, uid))
+                except ports.NotFound:
+                    return "first", None
+        return "done", None
 
     def _transact(self, op: Transact) -> tuple[str, Any]:
         ovsdb = self._world.ovsdb(op.node)

@@ -10,16 +10,18 @@ from itertools import groupby
 import click
 
 from plans.actions import Action
-from plans.document import Finding, NodePlan, Plan
+from plans.document import Finding, NodePlan, Plan, ShownChange
 
 COLOURS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red"}
 MEANING = {"+": "create", "~": "update in place", "-": "destroy", "-/+": "destroy, then create"}
 WIDTH = 110
+NO_NMSTATE = "the cluster serves no nmstate API"
+"""The one reason for a delivery that needs no telling: there is no other."""
 
 
 def render_plan(plan: Plan) -> str:
     """The whole screen below the `Target:` line."""
-    parts = [*_nodes(plan), *_findings(plan.findings)]
+    parts = [*_resources(plan), *_findings(plan.findings)]
     if plan.is_empty:
         if plan.is_partial:
             parts.append("No changes can be made: what is wanted is blocked, see above.")
@@ -27,7 +29,8 @@ def render_plan(plan: Plan) -> str:
             parts.append("No changes. The nodes are as the files declare.")
         return "\n\n".join(parts)
     parts.append(_steps(plan))
-    parts.append("No NetworkAttachmentDefinition and no VirtualMachine is changed.")
+    if not any(c.address.startswith(("network/", "attachment/")) for c in plan.cluster):
+        parts.append("No NetworkAttachmentDefinition and no VirtualMachine is changed.")
     parts.append(summary(plan))
     if blocking := plan.blocking():
         ids = sorted({f.id for f in blocking})
@@ -41,7 +44,7 @@ def render_plan(plan: Plan) -> str:
 
 def summary(plan: Plan) -> str:
     """The two lines that everybody reads."""
-    verbs = Counter(change.verb for node in plan.nodes for change in node.changes)
+    verbs = Counter(change.verb for change in _all_changes(plan))
     add, change, destroy = verbs["+"] + verbs["-/+"], verbs["~"], verbs["-"] + verbs["-/+"]
     touched = [n.node for n in plan.nodes if n.changes]
     affected = sorted({vm for n in plan.nodes for vm in n.affected})
@@ -49,18 +52,51 @@ def summary(plan: Plan) -> str:
     disruption = f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}" if affected else "none"
     return (
         f"Plan: {add} to add, {change} to change, {destroy} to destroy.\n"
-        f"Nodes: {len(touched)} ({_short(touched)})  Disruption: {disruption}"
+        f"Nodes: {len(touched)}{f' ({_short(touched)})' if touched else ''}  Disruption: {disruption}"
     )
 
 
-def _nodes(plan: Plan) -> list[str]:
-    used = sorted({c.verb for n in plan.nodes for c in n.changes}, key=list(MEANING).index)
+def _all_changes(plan: Plan) -> list[ShownChange]:
+    return [*plan.cluster, *(change for node in plan.nodes for change in node.changes)]
+
+
+def _resources(plan: Plan) -> list[str]:
+    """The changes: those before the first node, node by node, and those after the last."""
+    used = sorted({c.verb for c in _all_changes(plan)}, key=list(MEANING).index)
     blocks = []
     if used:
         legend = ", ".join(f"{click.style(v, fg=COLOURS[v])} {MEANING[v]}" for v in used)
         blocks.append(f"Resource actions are indicated with the following symbols: {legend}")
+    blocks += _cluster(plan, "prologue", "the cluster, before the first node")
     blocks += [_node(n) for n in plan.nodes if n.changes or n.blocked or n.unreadable]
+    blocks += _cluster(plan, "epilogue", "the cluster, after the last node")
+    if plan.cluster_blocked:
+        lines = [click.style("the cluster", bold=True)]
+        for blocked in plan.cluster_blocked:
+            lines += _blocked(blocked.address, blocked.reasons)
+        blocks.append("\n".join(lines))
     return blocks
+
+
+def _cluster(plan: Plan, phase: str, title: str) -> list[str]:
+    changes = [c for c in plan.cluster if c.phase == phase]
+    lines = [click.style(title, bold=True)]
+    for change in changes:
+        lines += _change(change)
+    return ["\n".join(lines)] if changes else []
+
+
+def _change(change: ShownChange) -> list[str]:
+    symbol = click.style(f"{change.verb:>3}", fg=COLOURS[change.verb])
+    lines = [f"{symbol} {change.address}: {change.before} -> {change.after}", f"      ({change.why})"]
+    if change.delivery and change.delivery_why != NO_NMSTATE:
+        lines.append(f"      (by {change.delivery}: {change.delivery_why})")
+    return lines
+
+
+def _blocked(address: str, reasons: Iterable[str]) -> list[str]:
+    head = f"{click.style('  !', fg='red')} {address}: {click.style('blocked', fg='red')}"
+    return [head, *(f"      {reason}" for reason in reasons)]
 
 
 def _node(node: NodePlan) -> str:
@@ -72,12 +108,9 @@ def _node(node: NodePlan) -> str:
     )
     lines = [head]
     for change in node.changes:
-        symbol = click.style(f"{change.verb:>3}", fg=COLOURS[change.verb])
-        lines.append(f"{symbol} {change.address}: {change.before} -> {change.after}")
-        lines.append(f"      ({change.why})")
+        lines += _change(change)
     for blocked in node.blocked:
-        lines.append(f"{click.style('  !', fg='red')} {blocked.address}: {click.style('blocked', fg='red')}")
-        lines += [f"      {reason}" for reason in blocked.reasons]
+        lines += _blocked(blocked.address, blocked.reasons)
     if node.dark:
         lines.append(f"    without network now: {', '.join(node.dark)}")
     if node.leaving:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from plans.actions import Action, Need
@@ -11,16 +11,23 @@ from plans.errors import PlanError
 from plans.kinds import KINDS
 
 
-def compose_fragments(delivery: str, changes: Sequence[Change], context: Context) -> list[Action]:
-    """One action per change; a change that depends on others needs their actions.
+def in_order(changes: Sequence[Change]) -> list[Change]:
+    """The changes of one node so that each comes after those that it depends on."""
+    return sorted(changes, key=lambda c: (len(c.depends), c.address))
 
-    Raises PlanError when a kind has no fragment for this delivery.
-    """
-    made: dict[str, Action] = {}
-    for change in sorted(changes, key=lambda c: (len(c.depends), c.address)):
-        fragment = KINDS[change.kind].fragments.get(delivery)
-        if fragment is None:
-            raise PlanError(f"{change.address}: a {change.kind} can't be delivered by {delivery}")
+
+def fragment(delivery: str, change: Change, context: Context) -> Action:
+    """The action that makes a change. Raises PlanError when a kind has no fragment for this delivery."""
+    found = KINDS[change.kind].fragments.get(delivery)
+    if found is None:
+        raise PlanError(f"{change.address}: a {change.kind} can't be delivered by {delivery}")
+    return found(change, context)
+
+
+def linked(changes: Sequence[Change], made: Mapping[str, Action]) -> list[Action]:
+    """The actions in order; a change that depends on others needs their actions."""
+    actions = []
+    for change in in_order(changes):
         needs = tuple(Need(made[a].id, f"{a} must be moved first") for a in change.depends if a in made)
-        made[change.address] = replace(fragment(change, context), needs=needs)
-    return list(made.values())
+        actions.append(replace(made[change.address], needs=needs))
+    return actions

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from plans.actions import Action
 from plans.changes import Change, Context
-from plans.delivery.fragments import compose_fragments
+from plans.delivery.fragments import fragment
 
 
 def compose(changes: Sequence[Change], context: Context) -> list[Action]:
-    """The actions of one node, in order: each change is one action."""
-    return compose_fragments("ovsdb", changes, context)
+    """The actions of one node: each change is one action."""
+    return [fragment("ovsdb", change, context) for change in changes]

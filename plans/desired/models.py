@@ -45,15 +45,19 @@ class Model(BaseModel):
 
 
 class Delivery(Model):
-    """By which means the nodes are changed."""
+    """By which means the nodes are changed; `policy` names the one that holds the localnet when all is done."""
 
-    by: Literal["ovsdb"]
+    by: Literal["ovsdb", "nncp"] | None = None
+    policy: Annotated[str, AfterValidator(names.policy_name)] | None = None
 
 
 class Replaces(Model):
     """All that may be taken away."""
 
     bridge: Annotated[str, AfterValidator(names.bridge_to_replace)]
+    policies: Annotated[
+        tuple[Annotated[str, AfterValidator(names.policy_name)], ...], Field(strict=False)
+    ] = ()
 
 
 class NetworkMetadata(Model):

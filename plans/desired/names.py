@@ -78,6 +78,16 @@ def object_name(name: str) -> str:
     return _subdomain(name, "name")
 
 
+def policy_name(name: str) -> str:
+    """A NodeNetworkConfigurationPolicy: its name becomes a label's value too."""
+    _subdomain(name, "policy name")
+    if len(name) > _LONGEST_LABEL:
+        raise ValueError(
+            f"{name!r} is {len(name)} characters; the name of a policy has at most {_LONGEST_LABEL}. Shorten it."
+        )
+    return name
+
+
 def vm_address(address: str) -> str:
     """A VM as NAMESPACE/NAME: one name may stand in several namespaces."""
     namespace, slash, name = address.partition("/")

@@ -78,8 +78,14 @@ def made_by_network_manager(scene: Scene) -> list[Finding]:
         )
         for diff in scene.diffs
         for change in diff.changes
-        if change.kind == "bridge" and change.data["nm"]
+        if change.kind == "bridge" and change.data["nm"] and _by_ovsdb(scene, change.address)
     ]  # fmt: skip
+
+
+def _by_ovsdb(scene: Scene, address: str) -> bool:
+    """Whether a bridge is removed in the database, not by whoever made it."""
+    actions = (action for bracket in scene.brackets for action in bracket.actions)
+    return any(a.address == address and a.routine.startswith("remove-bridge") for a in actions)
 
 
 def old_ovn(scene: Scene) -> list[Finding]:
@@ -87,7 +93,10 @@ def old_ovn(scene: Scene) -> list[Finding]:
     found = []
     for bracket in scene.brackets:
         node = bracket.node
-        if not any(a.routine.partition("@")[0] in ("hot-remap", "cold-remap") for a in bracket.actions):
+        if not any(
+            a.routine.partition("@")[0] in ("hot-remap", "cold-remap", "policy-remap")
+            for a in bracket.actions
+        ):
             continue
         uptime, version = (
             scene.facts.get(f"node/{node}/ovs/ovn-uptime"),

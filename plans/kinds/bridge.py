@@ -7,8 +7,10 @@ rides on exists with a live uplink is a precondition of its mapping, not a chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from dataclasses import replace
 
 from plans import ovs, transactions
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
@@ -17,7 +19,8 @@ from plans.checks import Check
 from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.kinds import mapping
-from plans.ops import Record, Transact, Wait
+from plans.nmstate import documents, policies
+from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
 
 PATCH_PORTS_GONE_DEADLINE = 15.0
@@ -66,6 +69,7 @@ def _diff_one(desired: Desired, bridge: str, localnets: list[str], node: str, fa
         depends=tuple(mapping.address(node, localnet) for localnet in localnets),
         data={"bridge": bridge, "nm": view["bridges"][bridge]["external_ids"].get("NM.connection.uuid"),
               "uplinks": ovs.live_uplinks(view, bridge)},
+        bridge=bridge, localnets=tuple(localnets),
     )  # fmt: skip
 
 
@@ -130,7 +134,31 @@ def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
     return ()
 
 
-FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb}
+def nncp(change: Change, context: Context) -> Action:
+    """The fragment for delivery by a policy: nmstate takes away what NetworkManager made (H54)."""
+    made, node, bridge = ovsdb(change, context), change.node, change.data["bridge"]
+    network = next(n for n in context.desired.networks if n.name in change.localnets)
+    args = {
+        **made.args,
+        "policy": policies.node_name(network, node),
+        "hostname": context.facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME, node),
+        "document": documents.without_bridge(bridge),
+    }
+    row = context.facts.value(f"node/{node}/ovs")["bridges"][bridge]
+    uplinks = ", ".join(change.data["uplinks"]) or "no uplink"
+    return replace(
+        made,
+        routine="policy-remove-bridge@1",
+        title=f"remove bridge {bridge}, by a policy",
+        args=args,
+        reads=(*made.reads, "policies"),
+        undo=(),
+        no_undo=f"NetworkManager's profiles of {bridge} ({uplinks}; {len(row['ports'])} ports) are gone; a policy that declares it makes it anew",
+        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+    )
+
+
+FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb, "nncp": nncp}
 KIND = Kind("bridge", FRAGMENTS, diff, preflight, verify)
 
 
@@ -195,6 +223,117 @@ def remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             ),
         )
     )
+
+
+def _left_behind(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """OVN's patch ports that may stay on a bridge to which nothing is mapped any more: they are deleted (H37)."""
+    view = facts.value(f"node/{args['node']}/ovs")
+    names = list(ovs.patch_ports(view, args["bridge"])) if args["bridge"] in view["bridges"] else []
+    return (_take_away(args, view, names),) if names else ()
+
+
+def _take_away(args: Mapping[str, Any], view: ovs.View, names: Sequence[str]) -> Transact:
+    node, bridge = args["node"], args["bridge"]
+    operations = [o for name in names for o in transactions.take_port(view, bridge, name)]
+    return Transact(
+        label="take-away",
+        title=f"take {', '.join(names)} away from {bridge}, to which nothing is mapped",
+        node=node,
+        operations=transactions.settled(view, operations),
+        commands=tuple(f"ovs-vsctl --if-exists del-port {bridge} {name}" for name in names),
+        changes=ovs.changes(node, view, ovs.without_ports(view, names)),
+    )
+
+
+def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    return (policies.delete_op("withdraw", args["policy"], facts, (args["node"],)),)
+
+
+def _rescue_removal(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """After a failure: no policy is left trying, each attempt of which would cut the node's VMs again."""
+    node, name = args["node"], args["policy"]
+    if policies.exists(facts, name) and policies.state(facts, node, name) not in ("available", "unknown"):
+        if done.attempts.get("withdraw", 0) >= REMOVALS:
+            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
+        return Perform(_withdraw(args, facts))
+    return Finished()
+
+
+@routine("policy-remove-bridge@1", rescue=_rescue_removal, contingent=_left_behind, on_failure=_withdraw)
+def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Let nmstate remove a bridge, once nothing of OVN's is left on it: else its apply would fail and cut VMs (H37)."""
+    node, bridge, name = args["node"], args["bridge"], args["policy"]
+    view = _view(args, facts)
+    if isinstance(view, Stop):
+        return view
+    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    wanted = policies.body(name, {policies.HOSTNAME: args["hostname"]}, args["document"])
+    state = policies.state(facts, node, name)
+    if policies.is_applied(facts, wanted):
+        if state in policies.OVER[1:]:
+            return Stop(policies.failure(facts, node, name))
+        if state == "available" and bridge in view["bridges"]:
+            return Stop(f"policy {name} is Available on {node}, and bridge {bridge} is still there (H41)")
+        if state == "available":
+            return Finished(f"{bridge} is gone")
+        if "enacted" in done.outcomes and done.attempts.get("policy", 1) <= done.attempts.get("enacted", 0):
+            return Stop(policies.failure(facts, node, name))
+        return Perform((_await_removal(args, view),))
+    if bridge in view["bridges"] and (blocked := _not_yet(args, facts, view, done)) is not None:
+        return blocked
+    editable = facts.get(f"policy/{name}/editable")
+    if isinstance(editable, Known) and not editable.value:
+        if "editable" in done.outcomes:
+            return Stop(
+                f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
+            )
+        return Perform((policies.await_editable("editable", name),))
+    if "before" not in done.outcomes:
+        return Perform(
+            (Record(label="before", title=f"record the switch of {node}", views=(f"ovs:{node}",)),)
+        )
+    if done.attempts.get("policy", 0) >= REMOVALS:
+        return Stop(
+            f"policy {name} was changed {REMOVALS} times after it was applied: somebody else edits it",
+            moved=True,
+        )
+    return Perform((policies.apply_op("policy", wanted), _await_removal(args, view)))
+
+
+def _await_removal(args: Mapping[str, Any], view: ovs.View) -> Wait:
+    node, bridge = args["node"], args["bridge"]
+    gone = ovs.changes(node, view, ovs.without_bridge(view, bridge)) if bridge in view["bridges"] else ()
+    return policies.await_enactment(
+        "enacted", node, args["policy"], gone, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
+    )
+
+
+def _not_yet(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done) -> Next | None:
+    """What has to be out of the way before nmstate may take the bridge; None when nothing is in it."""
+    node, bridge = args["node"], args["bridge"]
+    pairs = facts.get(f"node/{node}/ovs/mappings")
+    if not isinstance(pairs, Known):
+        why = pairs.why if isinstance(pairs, Unknown) else str(pairs)
+        return Stop(f"cannot tell what is mapped to {bridge} on {node}: {why}", unsure=True)
+    mapped = [net for net, home in sorted(pairs.value.items()) if home == bridge]
+    if mapped or (strangers := foreign_ports(view, bridge)):
+        reasons = [f"localnet {n} is mapped to it" for n in mapped] or strangers
+        return Stop(f"{bridge} on {node} can't go: " + "; ".join(reasons), moved=True)
+    leftovers = ovs.patch_ports(view, bridge)
+    if not leftovers:
+        return None
+    if "ovn-left" not in done.outcomes:
+        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}", "ne", bridge) for lsp in leftovers.values())
+        title = f"OVN's patch ports gone from {bridge}"
+        return Perform(
+            (Wait(label="ovn-left", title=title, checks=checks, deadline=PATCH_PORTS_GONE_DEADLINE),)
+        )
+    if done.attempts.get("take-away", 0) >= REMOVALS:
+        return Stop(
+            f"OVN brings {', '.join(leftovers)} back to {bridge} of {node}, to which nothing is mapped"
+        )
+    return Perform((_take_away(args, view, list(leftovers)),))
 
 
 @routine("restore-bridge@1")

@@ -11,7 +11,7 @@ recomputes, so one transaction takes both ends away and inserts nothing. Sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Unknown, show
 from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
+from plans.nmstate import documents, policies
 from plans.ops import AnyOp, Record, Run, Transact, Wait
 from plans.readings.node import LISTEN
 from plans.selection import applies_to
@@ -69,14 +70,14 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
         )
         return Change(
             address=where, kind="mapping", node=node, verb="~" if current else "+", before=current or "absent", after=bridge,
-            why=why, data=data, traffic=Traffic(network.name, current, bridge, _darkness(view, current)),
+            why=why, data=data, bridge=bridge, localnets=(network.name,), traffic=Traffic(network.name, current, bridge, _darkness(view, current)),
         )  # fmt: skip
     wrong = _wrong_pairs(facts, view, node, network.name, bridge)
     if wrong:
         dark = "" if any(_rides(view, lsp) for lsp in wrong) else "the path is broken"
         return Change(
             address=where, kind="mapping", node=node, verb="~", before="; ".join(wrong.values()), after="healthy",
-            why="the mapping is right, but the path is not", data=data,
+            why="the mapping is right, but the path is not", data=data, bridge=bridge, localnets=(network.name,),
             traffic=Traffic(network.name, current, bridge, dark),
         )  # fmt: skip
     return Same(where, node)
@@ -155,6 +156,40 @@ def ovsdb(change: Change, context: Context) -> Action:
     )
 
 
+def nncp(change: Change, context: Context) -> Action:
+    """The fragment for delivery by a policy: nmstate writes the mapping, and what it does not do is done as by OVSDB."""
+    made, node, localnet = ovsdb(change, context), change.node, change.data["localnet"]
+    network = next(n for n in context.desired.networks if n.name == localnet)
+    args = {
+        **made.args,
+        "policy": policies.node_name(network, node),
+        "hostname": context.facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME, node),
+        "document": documents.mapped(localnet, change.data["bridge"]),
+        "cold": context.shape == "cold",
+    }
+    return replace(
+        made,
+        routine="policy-remap@1",
+        title=made.title.removesuffix(")") + ", by a policy)"
+        if made.title.endswith(")")
+        else f"{made.title}, by a policy",
+        args=args,
+        reads=(*made.reads, "policies"),
+        undo=tuple(_undo_by_policy(made.undo, args)),
+        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+    )
+
+
+def _undo_by_policy(undo: Sequence[Invocation], args: Mapping[str, Any]) -> Iterator[Invocation]:
+    """The way back is a policy too: an inverse document, written out (H08, H56)."""
+    for invocation in undo:
+        back = invocation.args["bridge"]
+        localnet = args["localnet"]
+        document = documents.mapped(localnet, back) if back else documents.unmapped(localnet)
+        way = {**args, **invocation.args, "document": document, "cold": invocation.routine == "cold-remap@1"}
+        yield Invocation("policy-remap@1", way, (*invocation.reads, "policies"))
+
+
 def _disturbs(change: Change, context: Context) -> bool:
     """Whether traffic that flows now is moved under its VMs."""
     return context.shape == "hot" and change.traffic is not None and not change.traffic.dark
@@ -192,7 +227,7 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb}
+FRAGMENTS: dict[str, Fragment] = {"ovsdb": ovsdb, "nncp": nncp}
 KIND = Kind("mapping", FRAGMENTS, diff, preflight, verify)
 
 
@@ -295,7 +330,8 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Perform(_move(args, facts, view, strays), unbroken=True)
     here = guests(facts, node, localnet)
     frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
-    if frames and "move" in done.outcomes and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
+    moved = "move" in done.outcomes or "policy" in done.outcomes
+    if frames and moved and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
         # The VMs' traffic first; whether every end is healthy is looked at with patience.
         return Perform(tuple(frames))
     if isinstance(datapath := facts.get(f"node/{node}/dp/*"), Unknown):
@@ -451,6 +487,219 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"ovn-controller on {node} keeps bringing back a part of the pair of {', '.join([*halves, *strays])}"
         )
     return Perform((_take_down(args, view, lsps, text, transactions.swap_mapping(view, text)),))
+
+
+def _by_policy(args: Mapping[str, Any]) -> dict[str, Any]:
+    return policies.body(args["policy"], {policies.HOSTNAME: args["hostname"]}, args["document"])
+
+
+def _policy_contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """What follows a policy where OVN or vswitchd do not do their part, besides what a remap by OVSDB may call for."""
+    node, to = args["node"], args["bridge"]
+    view = facts.value(f"node/{node}/ovs")
+    mapped = ovs.with_mapping(view, ovs.set_pair(view["mapping"], args["localnet"], to)) if to else view
+    after = facts.with_changes(ovs.changes(node, view, mapped))
+    moved = {
+        lsp: ovs.bridges_of_port(mapped, ovs.outer_port(lsp))
+        for lsp in switch_ports_of(facts, view, args["localnet"])
+    }
+    strays = {lsp: homes for lsp, homes in moved.items() if homes and homes != [to]}
+    if args["cold"] or not to:
+        lsps = list(switch_ports_of(facts, view, args["localnet"]))
+        whole = mapped
+        for lsp in lsps:
+            if not ovs.bridges_of_port(whole, ovs.outer_port(lsp)):
+                whole = ovs.with_patch(
+                    whole, to or args["from"], ovs.outer_port(lsp), ovs.inner_port(lsp), lsp
+                )
+            if not ovs.bridges_of_port(whole, ovs.inner_port(lsp)):
+                whole = ovs.with_patch(
+                    whole, ovs.INTEGRATION_BRIDGE, ovs.inner_port(lsp), ovs.outer_port(lsp), lsp
+                )
+        return (
+            (replace(_take_down(args, whole, lsps, mapped["mapping"], []), label="move:otherwise"),)
+            if lsps
+            else ()
+        )
+    moves = (
+        tuple(replace(op, label=f"{op.label}:otherwise") for op in _move(args, after, mapped, strays))
+        if strays
+        else ()
+    )
+    return (*moves, *_contingent(args, after))
+
+
+def _policy_rescue_ops(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """What a failure may call for: the policy taken back, and the mapping put where there is an uplink."""
+    node, view = args["node"], facts.value(f"node/{args['node']}/ovs")
+    ops: list[AnyOp] = [policies.delete_op("withdraw", args["policy"], facts, (node,))]
+    for bridge in (args["bridge"], args["from"]):
+        if bridge and ovs.live_uplinks(view, bridge):
+            other = args["from"] if bridge == args["bridge"] else args["bridge"]
+            ops.append(
+                _point_at(
+                    args,
+                    ovs.with_mapping(view, ovs.set_pair(view["mapping"], args["localnet"], other or bridge)),
+                    bridge,
+                )
+            )
+    return tuple(ops)
+
+
+def _point_at(args: Mapping[str, Any], view: ovs.View, bridge: str) -> Transact:
+    """The mapping moved to a bridge that has an uplink, and nothing else (H42)."""
+    text = ovs.set_pair(view["mapping"], args["localnet"], bridge)
+    return Transact(
+        label=f"point-at:{bridge}",
+        title=f"map {args['localnet']} to {bridge}, which has an uplink",
+        node=args["node"],
+        operations=transactions.settled(view, transactions.swap_mapping(view, text)),
+        commands=(f"ovs-vsctl {ovs.pair_command(view['mapping'], args['localnet'], bridge)}",),
+        changes=ovs.changes(args["node"], view, ovs.with_mapping(view, text)),
+    )
+
+
+def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """After a failure: no policy is left trying, and the mapping is on a bridge that has an uplink.
+
+    nmstate rolls NetworkManager back, and not the mapping (H42): so the mapping is read first, whatever else failed.
+    """
+    node, name, localnet = args["node"], args["policy"], args["localnet"]
+    fact = facts.get(f"node/{node}/ovs")
+    if isinstance(fact, Unknown):
+        return Stop(f"cannot tell where {localnet} is mapped on {node} now: {fact.why}", unsure=True)
+    view: ovs.View = facts.value(f"node/{node}/ovs")
+    if policies.exists(facts, name) and policies.state(facts, node, name) not in ("available", "unknown"):
+        if done.attempts.get("withdraw", 0) >= TAKE_DOWNS:
+            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
+        return Perform((policies.delete_op("withdraw", name, facts, (node,)),))
+    if (
+        policies.state(facts, node, name) not in ("waiting", "available", "unknown")
+        and "withdrawn" not in done.outcomes
+    ):
+        gone = Check(
+            policies.state_path(node, name),
+            "absent",
+            why="an apply that runs is completed, also after the delete",
+        )
+        return Perform(
+            (
+                Wait(
+                    label="withdrawn",
+                    title=f"policy {name} ended on {node}",
+                    checks=(gone,),
+                    deadline=policies.EDIT_DEADLINE,
+                ),
+            )
+        )
+    current = ovs.parse_mappings(view["mapping"]).get(localnet)
+    if current and not ovs.live_uplinks(view, current):
+        for bridge in (args["bridge"], args["from"]):
+            if (
+                bridge
+                and bridge != current
+                and ovs.live_uplinks(view, bridge)
+                and not done.has(f"point-at:{bridge}")
+            ):
+                return Perform((_point_at(args, view, bridge),))
+        return Finished(f"{localnet} is mapped to {current}, which has no uplink: its VMs on {node} are dark")
+    return Finished(f"{localnet} is mapped to {current or 'no bridge'} on {node}")
+
+
+@routine(
+    "policy-remap@1", rescue=_rescue_policy, contingent=_policy_contingent, on_failure=_policy_rescue_ops
+)
+def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Let nmstate write the mapping, then see that the path follows it, then that the enactment is Available."""
+    view = _readable(args, facts)
+    if isinstance(view, Stop):
+        return view
+    node, name, to = args["node"], args["policy"], args["bridge"]
+    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    if args["cold"] and (left := sorted({g.vm for g in guests(facts, node, args["localnet"])})):
+        return Stop(
+            f"{node} still runs {', '.join(left)}, which use {args['localnet']}: a cold remap would cut them",
+            moved=True,
+        )
+    if (wait := _ovn_settle(args, facts, done)) is not None:
+        return wait
+    wanted = _by_policy(args)
+    if not policies.is_applied(facts, wanted):
+        return _write_policy(args, wanted, facts, view, done)
+    mapped = ovs.parse_mappings(view["mapping"]).get(args["localnet"])
+    state = policies.state(facts, node, name)
+    if mapped != (to or None):
+        if state in policies.OVER[1:]:
+            return Stop(policies.failure(facts, node, name))
+        if state == "available" or "mapped" in done.outcomes:
+            return Stop(
+                f"policy {name} is {state} on {node}, and {args['localnet']} is still mapped to {mapped or 'no bridge'}"
+            )
+        return Perform(
+            (_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE),), unbroken=True
+        )
+    follow = (cold_remap if args["cold"] else hot_remap) if to else unmap
+    upcoming = follow(args, facts, done)
+    if not isinstance(upcoming, Finished):
+        return upcoming
+    if state in policies.OVER[1:]:
+        return Stop(policies.failure(facts, node, name))
+    if state != "available":
+        if "enacted" in done.outcomes:
+            return Stop(policies.failure(facts, node, name))
+        return Perform((policies.await_enactment("enacted", node, name),))
+    return upcoming
+
+
+def _write_policy(
+    args: Mapping[str, Any], wanted: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done
+) -> Next:
+    """The before-image, then the policy and the wait for the mapping: what follows a changed mapping can't wait."""
+    name = args["policy"]
+    editable = facts.get(f"policy/{name}/editable")
+    if isinstance(editable, Known) and not editable.value:
+        if "editable" in done.outcomes:
+            return Stop(
+                f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
+            )
+        return Perform((policies.await_editable("editable", name),))
+    if "before" not in done.outcomes:
+        return Perform((_before(args, view, {}),))
+    if done.attempts.get("policy", 0) >= MOVES:
+        return Stop(
+            f"policy {name} was changed {MOVES} times after it was applied: somebody else edits it",
+            moved=True,
+        )
+    burst: list[AnyOp] = [policies.apply_op("policy", wanted)]
+    if ovs.parse_mappings(view["mapping"]).get(args["localnet"]) != (args["bridge"] or None):
+        burst.append(_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE))
+    return Perform(tuple(burst), unbroken=True)
+
+
+def _await_mapping(args: Mapping[str, Any], view: ovs.View, deadline: float) -> Wait:
+    """Wait until nmstate has written the mapping. Waited for in the database: the enactment is seconds behind it."""
+    node, name, localnet, to = args["node"], args["policy"], args["localnet"], args["bridge"]
+    path = f"node/{node}/ovs/mapping/{localnet}"
+    text = (
+        ovs.set_pair(view["mapping"], localnet, to)
+        if to
+        else ovs.drop_pair(view["mapping"], localnet) or None
+    )
+    return Wait(
+        label="mapped",
+        title=f"nmstate on {node} has mapped {localnet} to {to}"
+        if to
+        else f"nmstate on {node} has unmapped {localnet}",
+        checks=(
+            Check(path, "eq", to, f"policy {name} has not reached {node} yet")
+            if to
+            else Check(path, "absent"),
+        ),
+        unless=tuple(Check(policies.state_path(node, name), "eq", over) for over in policies.OVER[1:]),
+        deadline=deadline,
+        changes=ovs.changes(node, view, ovs.with_mapping(view, text)),
+    )
 
 
 @routine("unmap@1")

@@ -1,7 +1,7 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
-A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `ovs:<node>`,
-`ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
+A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `policies`,
+`nmstate-versions`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
 none of them.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
-from plans.readings import cluster, node
+from plans.readings import cluster, nmstate, node
 
 AnyRequest = ListRequest | SelectRequest | CommandRequest
 
@@ -69,6 +69,16 @@ def reading(view: str, now: float) -> Reading:
                 cluster.parse_migrations,
                 cluster.unknown("migration/*", "cluster/migrating/*"),
             )
+        case "policies", []:
+            return Reading(
+                nmstate.REQUESTS,
+                nmstate.parse_policies,
+                cluster.unknown("cluster/nmstate", "cluster/policies", "policy/*", "enactment/*"),
+            )
+        case "nmstate-versions", []:
+            return Reading(
+                nmstate.STATE_REQUESTS, nmstate.parse_states, cluster.unknown("cluster/nmstate-nodes")
+            )
         case "ovs", [n]:
             return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r, now), node.unknown(n, "ovs"))
         case "ovn", [n]:
@@ -93,6 +103,10 @@ def view_of(path: str) -> str:
             return "migrations"
         case ["network", *_] | ["cluster", "networks"]:
             return "networks"
+        case ["policy" | "enactment", *_] | ["cluster", "nmstate" | "policies"]:
+            return "policies"
+        case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:
+            return "nmstate-versions"
         case ["node", n, ("ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
         case ["node", n, "fdb", bridge, *_]:

@@ -9,8 +9,8 @@ from support.planning import HOT, TARGET, declared, make_world, observed
 
 from plans import delivery, planner
 from plans.actions import Action, Done, Finished, Next, Perform, routine
-from plans.changes import Change, Context
-from plans.delivery.fragments import compose_fragments
+from plans.changes import Change, Choice, Context
+from plans.delivery.fragments import fragment
 from plans.document import read, write
 from plans.errors import PlanError
 from plans.facts import Facts, Known
@@ -54,12 +54,19 @@ def facts(tmp_path: Path) -> Facts:
         return observed(world, declared(HOT))
 
 
+def _by_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change goes by a delivery of this test."""
+    compose = {"file": lambda changes, context: [fragment("file", c, context) for c in changes]}
+    monkeypatch.setitem(delivery.DELIVERIES, "file", compose["file"])
+    monkeypatch.setitem(mapping.FRAGMENTS, "file", _fragment)
+    chosen = Choice("file", "a test says so")
+    monkeypatch.setattr(planner, "choose_all", lambda changes, *_: {c.address: chosen for c in changes})
+
+
 @pytest.fixture
 def file_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(delivery.DELIVERIES, "file", lambda c, context: compose_fragments("file", c, context))
-    monkeypatch.setitem(mapping.FRAGMENTS, "file", _fragment)
+    _by_file(monkeypatch)
     monkeypatch.setitem(bridge.FRAGMENTS, "file", _fragment)
-    monkeypatch.setattr(planner, "DELIVERY", "file")
 
 
 @pytest.mark.usefixtures("file_delivery")
@@ -101,9 +108,7 @@ def test_a_bridge_is_taken_away_after_the_mapping_that_left_it(facts: Facts) -> 
 def test_a_kind_without_a_fragment_for_the_delivery_is_named(
     facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(delivery.DELIVERIES, "file", lambda c, context: compose_fragments("file", c, context))
-    monkeypatch.setitem(mapping.FRAGMENTS, "file", _fragment)
-    monkeypatch.setattr(planner, "DELIVERY", "file")
+    _by_file(monkeypatch)
     with pytest.raises(
         PlanError, match=r"node/worker-01/bridge/br-vmdata: a bridge can't be delivered by file"
     ):

@@ -57,7 +57,7 @@ def test_two_actions_of_one_id_are_refused() -> None:
 
 
 def test_a_node_begins_after_the_node_before_it_has_ended() -> None:
-    chain = serialise(action("inventory"), [[action("1/a"), action("1/b", "1/a")], [action("2/a")]])
+    chain = serialise([action("inventory")], [[action("1/a"), action("1/b", "1/a")], [action("2/a")]], [])
     assert [need.action for need in chain[1].needs] == ["inventory"]
     assert [(need.action, need.reason) for need in chain[3].needs] == [("1/b", "one node at a time")]
     assert graph(chain).has_edge("1/b", "2/a")

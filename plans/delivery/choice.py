@@ -1,0 +1,48 @@
+"""Which delivery makes a change of a node: delivery follows the owner.
+
+A bridge that NetworkManager made goes by nmstate, one that `ovs-vsctl` made by a guarded transaction: each undoes, or does
+not see, what is done to its own by the other means (H41, H54). nmstate refuses a mapping onto a bridge that
+NetworkManager does not know (H58). Source: docs/nmstate-facts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plans.changes import Change, Choice
+from plans.desired import Desired
+from plans.facts import Absent, Facts, Known, Unknown
+from plans.nmstate.ownership import made_by_network_manager
+
+
+def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
+    """By which means a change of a node is made, and why."""
+    asked = _asked(change, desired)
+    owned = made_by_network_manager(facts, change.node, change.bridge)
+    served = facts.get("cluster/nmstate")
+    handler = facts.get(f"node/{change.node}/nmstate/version")
+    insisted = " although `delivery.by: nncp` asks for a policy" if asked == "nncp" else ""
+    if isinstance(served, Absent):
+        return Choice("ovsdb", f"the cluster serves no nmstate API{insisted}")
+    if isinstance(served, Unknown):
+        return Choice("ovsdb", f"cannot tell whether the cluster serves nmstate: {served.why}{insisted}")
+    if not owned:
+        return Choice("ovsdb", f"NetworkManager did not make {change.bridge}{insisted}")
+    if asked == "ovsdb":
+        return Choice("ovsdb", "`delivery.by: ovsdb`")
+    if not isinstance(handler, Known):
+        return Choice("ovsdb", f"no nmstate handler reports from {change.node}{insisted}")
+    return Choice("nncp", f"NetworkManager made {change.bridge}, and nmstate {handler.value} looks after it")
+
+
+def choose_all(changes: Sequence[Change], desired: Desired, facts: Facts) -> dict[str, Choice]:
+    """The choice for each change of the nodes, by address."""
+    return {change.address: choose(change, desired, facts) for change in changes}
+
+
+def _asked(change: Change, desired: Desired) -> str:
+    """What the files ask for: the first word of a network that wants the change."""
+    for network in desired.networks:
+        if network.name in change.localnets and network.spec.delivery and network.spec.delivery.by:
+            return network.spec.delivery.by
+    return ""

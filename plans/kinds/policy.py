@@ -1,0 +1,243 @@
+"""Policies of the cluster: those that a VMNetwork replaces go first, the one that holds it for good comes last.
+
+The one invariant: at no moment do two policies that contradict each other match one node (H04). The replaced ones are
+exported and deleted before the first node (deleting reverts nothing); each node then has one of its own; and the shared
+one, for today's and tomorrow's nodes, is applied when every node is as it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Same, Survey
+from plans.checks import Check
+from plans.desired import Desired, VMNetwork
+from plans.facts import Absent, Facts, Known, Unknown
+from plans.nmstate import documents, policies
+from plans.nmstate.ownership import made_by_network_manager
+from plans.ops import AnyOp, Record, Wait
+from plans.selection import selected_nodes
+
+GONE_DEADLINE = 60.0
+"""Seconds for the handlers to drop the enactments of a deleted policy (measured: 2 to 70 ms)."""
+
+AT_ONCE = 1
+"""maxUnavailable of the shared policy: one failed node must not let half the others follow (H07)."""
+
+
+def address(name: str) -> str:
+    """The address of a policy."""
+    return f"policy/{name}"
+
+
+def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
+    """What becomes of each policy that the networks name or need."""
+    outcomes: list[Outcome] = []
+    for name, networks in _replaced(desired).items():
+        outcomes.append(_diff_replaced(name, networks, facts))
+    for network in desired.networks:
+        if (outcome := _diff_shared(network, facts, survey)) is not None:
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _replaced(desired: Desired) -> dict[str, list[str]]:
+    """Each policy that is to be taken away, and the localnets that replace it."""
+    found: dict[str, list[str]] = {}
+    for network in desired.networks:
+        for name in network.spec.replaces.policies if network.spec.replaces else ():
+            if name != policies.shared_name(network):
+                found.setdefault(name, []).append(network.name)
+    return dict(sorted(found.items()))
+
+
+def _diff_replaced(name: str, networks: Sequence[str], facts: Facts) -> Outcome:
+    where = address(name)
+    match facts.get(where):
+        case Absent():
+            return Same(where, "")
+        case Unknown(why):
+            return Blocked(where, "", (why,))
+    have = facts.value(where)
+    if have["owner"]:
+        reason = f"{have['owner']} keeps it and would bring it back (H50): remove it there, then plan again"
+        return Blocked(where, "", (reason,))
+    matching = ", ".join(facts.value(f"{where}/enacted-on", [])) or "no node"
+    return Change(
+        address=where, kind="policy", node="", verb="-", before=f"matches {matching}", after="absent",
+        why=f"replaced by VMNetwork {' and '.join(networks)}; its export is kept, and deleting it reverts nothing on a node",
+        data={"policy": name, "do": "withdraw"}, localnets=tuple(networks), phase="prologue",
+    )  # fmt: skip
+
+
+def document_of(network: VMNetwork) -> dict[str, Any]:
+    """What the shared policy of a network says: where the localnet rides, and what is no more."""
+    mapped = documents.mapped(network.name, network.spec.bridge)
+    return (
+        documents.union(mapped, documents.without_bridge(network.replaced_bridge))
+        if network.replaced_bridge
+        else mapped
+    )
+
+
+def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | None:
+    """The shared policy; None when nmstate has no part in this network."""
+    nodes = selected_nodes(network, facts)
+    by_policy = _goes_by_policy(network, nodes, facts, survey)
+    name = policies.shared_name(network)
+    where = address(name)
+    if not by_policy:
+        return None
+    if isinstance(fact := facts.get(where), Unknown):
+        return Blocked(where, "", (fact.why,))
+    own = [policies.node_name(network, node) for node in nodes]
+    left = [policy for policy in own if policies.exists(facts, policy)]
+    wanted = policies.body(name, network.selector, document_of(network), AT_ONCE)
+    coming = [
+        policies.node_name(network, c.node)
+        for c in survey.changes
+        if network.name in c.localnets and survey.choices[c.address].by == "nncp"
+    ]
+    if policies.is_applied(facts, wanted) and not left and not coming:
+        return Same(where, "")
+    if held := survey.held.get(network.name):
+        reasons = [
+            f"it is for every node, and {node} will not be ready for it: {why} (H07)"
+            for node, why in sorted(held.items())
+        ]
+        return Blocked(where, "", tuple(reasons))
+    if others := [node for node in nodes if node not in by_policy]:
+        reason = f"it is for every node, and nmstate does not look after {network.spec.bridge} on {', '.join(others)}"
+        return Blocked(where, "", (reason,))
+    have = facts.value(where)
+    return Change(
+        address=where, kind="policy", node="", verb="~" if have else "+", before="another document" if have else "absent",
+        after=documents.in_words(wanted["spec"]["desiredState"]),
+        why="it keeps today's nodes, and those that come, as this plan makes them; one node at a time",
+        data={"policy": name, "do": "finalise", "selector": dict(network.selector), "document": wanted["spec"]["desiredState"],
+              "nodes": nodes, "drop": sorted({*left, *coming})},
+        localnets=(network.name,), phase="epilogue",
+    )  # fmt: skip
+
+
+def _goes_by_policy(network: VMNetwork, nodes: Sequence[str], facts: Facts, survey: Survey) -> list[str]:
+    """The nodes on which nmstate can hold the network's mapping: NetworkManager made its bridge, a handler reports."""
+    delivery = network.spec.delivery
+    if not isinstance(facts.get("cluster/nmstate"), Known) or (delivery and delivery.by == "ovsdb"):
+        return []
+    return [
+        node
+        for node in nodes
+        if made_by_network_manager(facts, node, network.spec.bridge)
+        and isinstance(facts.get(f"node/{node}/nmstate/version"), Known)
+    ]
+
+
+def fragment(change: Change, context: Context) -> Action:
+    """The action that takes a policy away, or writes the shared one."""
+    name, data = change.data["policy"], change.data
+    if data["do"] == "withdraw":
+        return Action(
+            id=f"policy/{name}/withdraw", routine="withdraw-policy@1", title=f"export policy {name}, then delete it",
+            address=change.address, args={"policy": name, "nodes": context.facts.value(f"policy/{name}/enacted-on", [])},
+            reads=("policies",), expect=(Check(f"policy/{name}", "present", why="the policy that the plan saw"),),
+            done_when=(Check(f"policy/{name}", "absent"),),
+            no_undo="it changed nothing on any node; its export is in the inventory. Put back while a node is migrated, it would undo that node (H04)",
+        )  # fmt: skip
+    return Action(
+        id=f"policy/{name}/finalise", routine="finalise-policy@1",
+        title=f"apply policy {name} for all nodes, then drop {len(data['drop'])} of single nodes",
+        address=change.address,
+        args={key: data[key] for key in ("policy", "selector", "document", "nodes", "drop")},
+        reads=("policies",),
+        no_undo="every node was as it says already: it changed nothing",
+        deadline=policies.APPLY_DEADLINE * max(1, len(data["nodes"])),
+    )  # fmt: skip
+
+
+def verify(change: Change, context: Context) -> tuple[Check, ...]:
+    """The policy is there, or is gone."""
+    if change.data["do"] == "withdraw":
+        return (Check(change.address, "absent"),)
+    return (Check(change.address, "present"),)
+
+
+KIND = ClusterKind("policy", fragment, diff, verify)
+
+
+@routine("withdraw-policy@1")
+def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Export a policy, delete it, and see its enactments gone."""
+    name = args["policy"]
+    if isinstance(fact := facts.get(f"policy/{name}"), Unknown):
+        return Stop(f"cannot tell whether policy {name} is there: {fact.why}", unsure=True)
+    if isinstance(fact, Known):
+        if "export" not in done.outcomes:
+            return Perform((Record(label="export", title=f"export policy {name}", views=("policies",)),))
+        if done.attempts.get("delete", 0) >= 3:
+            return Stop(f"policy {name} comes back after it is deleted: somebody else makes it", moved=True)
+        return Perform((policies.delete_op("delete", name, facts, tuple(args["nodes"])),))
+    left = facts.value(f"policy/{name}/enacted-on", [])
+    if not left:
+        return Finished(f"policy {name} is gone; its export is kept with the run")
+    if "gone" in done.outcomes:
+        return Finished(f"policy {name} is gone; the handler of {', '.join(left)} has not noticed yet")
+    return Perform((_await_gone("gone", name),))
+
+
+def _await_gone(label: str, name: str) -> Wait:
+    check = Check(f"policy/{name}/enacted-on", "eq", [], f"an enactment of policy {name} is still there")
+    # A policy and its enactments, all gone, have no path of their own any more: absent is as good.
+    return Wait(
+        label=label,
+        title=f"enactments of {name} gone",
+        checks=(check,),
+        unless=(Check(check.path, "absent"),),
+        deadline=GONE_DEADLINE,
+    )
+
+
+@routine("finalise-policy@1")
+def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Apply the shared policy, await each node's enactment, then drop the policies of single nodes."""
+    name, nodes = args["policy"], args["nodes"]
+    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE)
+    if not policies.is_applied(facts, wanted):
+        editable = facts.get(f"policy/{name}/editable")
+        if isinstance(editable, Known) and not editable.value and "editable" not in done.outcomes:
+            return Perform((policies.await_editable("editable", name),))
+        if done.attempts.get("policy", 0) >= 3:
+            return Stop(
+                f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
+            )
+        return Perform((policies.apply_op("policy", wanted),))
+    for node in nodes:
+        state = policies.state(facts, node, name)
+        if state in policies.OVER[1:]:
+            return Stop(policies.failure(facts, node, name))
+        if state != "available":
+            if f"enacted:{node}" in done.outcomes:
+                return Stop(policies.failure(facts, node, name))
+            return Perform(
+                (
+                    policies.await_enactment(
+                        f"enacted:{node}", node, name, deadline=policies.APPLY_DEADLINE * len(nodes)
+                    ),
+                )
+            )
+    drops: list[AnyOp] = [
+        policies.delete_op(f"drop:{policy}", policy, facts)
+        for policy in args["drop"]
+        if policies.exists(facts, policy)
+    ]
+    if drops and all(done.attempts.get(op.label, 0) < 3 for op in drops):
+        return Perform(tuple(drops))
+    if drops:
+        return Stop(
+            f"policies come back after they are deleted: {', '.join(op.label.partition(':')[2] for op in drops)}"
+        )
+    return Finished(f"policy {name} is Available on {len(nodes)} nodes")

@@ -1,0 +1,4 @@
+"""What is known about nmstate and its operator, as pure rules: documents, policies, enactments, owners.
+
+Source of every rule: docs/nmstate-facts.md (measured on the real operator, nmstatectl and NetworkManager).
+"""

@@ -1,0 +1,166 @@
+"""desiredState documents: the parts that we write, how parts become one, and when two contradict each other.
+
+The one invariant: what is written here never names a mapping or a port that the user did not ask for, so that nmstate
+keeps everybody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Document = Mapping[str, Any]
+"""A desiredState: `interfaces` and `ovn.bridge-mappings` are all that we look at."""
+
+_BY = {"interfaces": ("name", "type"), "bridge-mappings": ("localnet",)}
+
+
+def mapped(localnet: str, bridge: str) -> dict[str, Any]:
+    """A localnet on a bridge. Other localnets are kept: nmstate merges by localnet."""
+    return {"ovn": {"bridge-mappings": [{"localnet": localnet, "bridge": bridge, "state": "present"}]}}
+
+
+def unmapped(localnet: str) -> dict[str, Any]:
+    """A localnet on no bridge."""
+    return {"ovn": {"bridge-mappings": [{"localnet": localnet, "state": "absent"}]}}
+
+
+def without_bridge(bridge: str) -> dict[str, Any]:
+    """An OVS bridge that is to go, with its ports."""
+    return {"interfaces": [{"name": bridge, "type": "ovs-bridge", "state": "absent"}]}
+
+
+def union(first: Document, second: Document) -> dict[str, Any]:
+    """Both documents in one; where they speak of the same thing, the second one's word."""
+    whole: dict[str, Any] = {}
+    interfaces = _merged(first.get("interfaces", ()), second.get("interfaces", ()), _BY["interfaces"])
+    mappings = _merged(_mappings(first), _mappings(second), _BY["bridge-mappings"])
+    if interfaces:
+        whole["interfaces"] = interfaces
+    if mappings:
+        whole["ovn"] = {"bridge-mappings": mappings}
+    return whole
+
+
+def _merged(
+    first: Sequence[Document], second: Sequence[Document], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    found = {tuple(entry.get(key) for key in keys): dict(entry) for entry in (*first, *second)}
+    return [found[key] for key in sorted(found, key=str)]
+
+
+def _mappings(document: Document) -> Sequence[Document]:
+    ovn = document.get("ovn")
+    entries = ovn.get("bridge-mappings") if isinstance(ovn, Mapping) else None
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def _interfaces(document: Document) -> Sequence[Document]:
+    entries = document.get("interfaces")
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def same(one: Document, other: Document) -> bool:
+    """Whether two documents say the same, whatever the order of their lists."""
+    return bool(_plain(one) == _plain(other))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if v not in (None, [], {})}
+    if isinstance(value, list | tuple):
+        return sorted((_plain(v) for v in value), key=str)
+    return value
+
+
+def contradictions(one: Document, other: Document) -> list[str]:
+    """What two documents that one node obeys disagree about: nmstate would obey each in its turn, for ever (H04)."""
+    return [*_mapping_conflicts(one, other), *_interface_conflicts(one, other), *_two_masters(one, other)]
+
+
+def _mapping_conflicts(one: Document, other: Document) -> Iterator[str]:
+    theirs = {e.get("localnet"): _word(e) for e in _mappings(other)}
+    for entry in _mappings(one):
+        localnet = entry.get("localnet")
+        if localnet in theirs and theirs[localnet] != _word(entry):
+            yield f"localnet {localnet}: {_word(entry)} against {theirs[localnet]}"
+
+
+def _word(entry: Document) -> str:
+    return "absent" if entry.get("state") == "absent" else str(entry.get("bridge"))
+
+
+def _interface_conflicts(one: Document, other: Document) -> Iterator[str]:
+    for mine in _interfaces(one):
+        for theirs in _interfaces(other):
+            if mine.get("name") != theirs.get("name") or not _same_type(mine, theirs):
+                continue
+            states = (mine.get("state", "up"), theirs.get("state", "up"))
+            if ("absent" in states) and states[0] != states[1]:
+                yield f"interface {mine.get('name')}: {states[0]} against {states[1]}"
+
+
+def _same_type(one: Document, other: Document) -> bool:
+    types = {one.get("type"), other.get("type")} - {None}
+    return len(types) < 2
+
+
+def _two_masters(one: Document, other: Document) -> Iterator[str]:
+    theirs = {port: bridge for bridge, port in _ports(other)}
+    for bridge, port in _ports(one):
+        if theirs.get(port, bridge) != bridge:
+            yield f"port {port}: under {bridge} against under {theirs[port]}"
+    gone = {i.get("name") for i in _interfaces(other) if i.get("state") == "absent"}
+    for bridge, port in _ports(one):
+        if port in gone:
+            yield f"port {port}: under {bridge} against absent"
+
+
+def _ports(document: Document) -> Iterator[tuple[str, str]]:
+    """The (bridge or bond, member) pairs that a document asks for."""
+    for interface in _interfaces(document):
+        name = str(interface.get("name"))
+        if interface.get("state") == "absent":
+            continue
+        bridge = interface.get("bridge")
+        for port in (bridge.get("port") or ()) if isinstance(bridge, Mapping) else ():
+            if not isinstance(port, Mapping):
+                continue
+            bond = port.get("link-aggregation")
+            members = (bond.get("port") or ()) if isinstance(bond, Mapping) else ()
+            if not members:
+                yield name, str(port.get("name"))
+            for member in members:
+                if isinstance(member, Mapping):
+                    yield name, str(member.get("name"))
+        bond = interface.get("link-aggregation")
+        for member in (bond.get("port") or ()) if isinstance(bond, Mapping) else ():
+            yield name, str(member)
+
+
+def removed_bridges(document: Document) -> list[str]:
+    """The bridges that a document takes away."""
+    return [
+        str(i["name"])
+        for i in _interfaces(document)
+        if i.get("state") == "absent" and i.get("type", "ovs-bridge") == "ovs-bridge"
+    ]
+
+
+def mapped_pairs(document: Document) -> dict[str, str]:
+    """The localnets that a document maps, and to which bridge."""
+    return {
+        str(e.get("localnet")): str(e.get("bridge"))
+        for e in _mappings(document)
+        if e.get("state") != "absent"
+    }
+
+
+def in_words(document: Document) -> str:
+    """A document as a title says it."""
+    parts = [f"map {localnet} to {bridge}" for localnet, bridge in mapped_pairs(document).items()]
+    parts += [f"unmap {e.get('localnet')}" for e in _mappings(document) if e.get("state") == "absent"]
+    parts += [f"{name} absent" for name in removed_bridges(document)]
+    up = [str(i.get("name")) for i in _interfaces(document) if i.get("state", "up") == "up"]
+    parts += [f"{', '.join(up)} up"] if up else []
+    return ", ".join(parts) or "nothing"

@@ -1,0 +1,179 @@
+"""Policies of ours: their names, their bodies, and the ops that write and await them.
+
+The one invariant: success is the enactment of that node at that generation, never the policy's own status, which may
+be stale, or count a node that was ignored as done (H38).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from plans.checks import Check
+from plans.desired import VMNetwork
+from plans.facts import ABSENT, Absent, Facts, Known, Later
+from plans.nmstate import documents
+from plans.ops import Apply, Changes, Delete, ObjectRef, Wait
+
+POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
+ENACTMENT = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
+STATE = ("nmstate.io/v1beta1", "NodeNetworkState")
+
+HOSTNAME = "kubernetes.io/hostname"
+FIELD_MANAGER = "ovsplan"
+OURS = "app.kubernetes.io/managed-by"
+
+LONGEST_NAME = 63
+"""A policy's name becomes a label's value on its enactments."""
+
+SEEN_DEADLINE = 60.0
+"""Seconds for a handler to begin: one whose API connection rode on a moved uplink may be blind for 36 s (H62)."""
+
+APPLY_DEADLINE = 300.0
+"""Seconds for one node: 5 normally, 27 per failing verification, 120 more per probe that does not answer (H61)."""
+
+EDIT_DEADLINE = 200.0
+"""Seconds for a policy in progress to come to an end: until then the API server refuses edits of its spec."""
+
+OVER = ("available", "failed", "aborted")
+"""The states of an enactment that do not change by themselves. `retrying` is none of them."""
+
+
+def shared_name(network: VMNetwork) -> str:
+    """The policy that holds a localnet on all its nodes, today's and tomorrow's."""
+    given = network.spec.delivery.policy if network.spec.delivery else None
+    return given or _short(f"ovsplan-{network.name}".lower().replace("_", "-").strip("-."))
+
+
+def node_name(network: VMNetwork, node: str) -> str:
+    """The policy of one node while it is migrated."""
+    return _short(f"{shared_name(network)}-{node}")
+
+
+def _short(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def ref(name: str) -> ObjectRef:
+    """A policy by name."""
+    return ObjectRef(*POLICY, name)
+
+
+def body(
+    name: str, selector: Mapping[str, str], document: Mapping[str, Any], at_once: int | None = None
+) -> dict[str, Any]:
+    """A policy as it is applied: `at_once` is maxUnavailable."""
+    spec: dict[str, Any] = {"nodeSelector": dict(selector), "desiredState": dict(document)}
+    if at_once is not None:
+        spec["maxUnavailable"] = at_once
+    return {
+        "apiVersion": POLICY[0],
+        "kind": POLICY[1],
+        "metadata": {"name": name, "labels": {OURS: FIELD_MANAGER}},
+        "spec": spec,
+    }
+
+
+def is_applied(facts: Facts, wanted: Mapping[str, Any]) -> bool:
+    """Whether the policy is there with the spec of a body."""
+    have = facts.value(f"policy/{wanted['metadata']['name']}")
+    return bool(have) and have["selector"] == wanted["spec"]["nodeSelector"] and documents.same(
+        have["document"], wanted["spec"]["desiredState"]
+    ) and have["at_once"] == wanted["spec"].get("maxUnavailable")  # fmt: skip
+
+
+def exists(facts: Facts, name: str) -> bool:
+    """Whether the policy is there."""
+    return isinstance(facts.get(f"policy/{name}"), Known)
+
+
+def apply_op(label: str, wanted: Mapping[str, Any], changes: Changes = ()) -> Apply:
+    """The op that writes a policy whole: as its only owner, server-side apply drops what it held before (H59)."""
+    name, spec = wanted["metadata"]["name"], wanted["spec"]
+    manifest = shlex.quote(json.dumps(wanted, sort_keys=True))
+    return Apply(
+        label=label,
+        title=f"apply policy {name}: {documents.in_words(spec['desiredState'])}",
+        ref=ref(name),
+        body=dict(wanted),
+        commands=(f"echo {manifest} | oc apply --server-side --field-manager={FIELD_MANAGER} -f -",),
+        changes=(
+            (f"policy/{name}", Known({
+                "uid": "", "generation": 0, "selector": spec["nodeSelector"], "document": spec["desiredState"],
+                "at_once": spec.get("maxUnavailable"), "owner": "",
+            })),
+            (f"policy/{name}/editable", Known(True)),
+            (f"policy/{name}/version", Later("the patch", "the API server sets it")),
+            *changes,
+        ),
+    )  # fmt: skip
+
+
+def delete_op(label: str, name: str, facts: Facts, nodes: tuple[str, ...] = ()) -> Delete:
+    """The op that deletes a policy. That reverts nothing on any node (H08)."""
+    have = facts.value(f"policy/{name}") or {}
+    gone: Changes = (
+        (f"policy/{name}", ABSENT),
+        (f"policy/{name}/enacted-on", Known([])),
+        *((f"enactment/{node}/{name}/state", ABSENT) for node in nodes),
+    )
+    return Delete(
+        label=label,
+        title=f"delete policy {name}",
+        ref=ref(name),
+        uid=have.get("uid") or None,
+        commands=(f"oc delete nncp {name}",),
+        changes=gone,
+    )
+
+
+def state_path(node: str, name: str) -> str:
+    """Where the state of an enactment stands, judged by the policy's current generation."""
+    return f"enactment/{node}/{name}/state"
+
+
+def state(facts: Facts, node: str, name: str) -> str:
+    """The state of an enactment: `waiting` until the handler has begun with the current generation."""
+    fact = facts.get(state_path(node, name))
+    return (
+        str(fact.value) if isinstance(fact, Known) else "waiting" if isinstance(fact, Absent) else "unknown"
+    )
+
+
+def failure(facts: Facts, node: str, name: str) -> str:
+    """What the handler says of a failed enactment, in one line."""
+    text = facts.value(f"enactment/{node}/{name}/message") or "it gives no reason"
+    return f"policy {name} on {node} is {state(facts, node, name)}: {text}"
+
+
+def await_enactment(
+    label: str, node: str, name: str, changes: Changes = (), deadline: float = APPLY_DEADLINE
+) -> Wait:
+    """Wait until the node's handler is done with the policy, well or badly."""
+    path = state_path(node, name)
+    return Wait(
+        label=label,
+        title=f"policy {name} enacted on {node}",
+        checks=(
+            Check(path, "eq", "available", f"policy {name} on {node}: its enactment is not Available yet"),
+        ),
+        unless=tuple(Check(path, "eq", over) for over in OVER[1:]),
+        deadline=deadline,
+        changes=changes,
+    )
+
+
+def await_editable(label: str, name: str) -> Wait:
+    """Wait until the API server takes edits of the policy's spec again."""
+    path = f"policy/{name}/editable"
+    return Wait(
+        label=label,
+        title=f"policy {name} no longer in progress",
+        checks=(Check(path, "eq", True, "an edit of a policy in progress is refused (H39)"),),
+        deadline=EDIT_DEADLINE,
+    )

@@ -1,0 +1,148 @@
+"""Reading nmstate: policies, what came of each on each node, and which nmstate a node runs.
+
+The one invariant: an enactment of another generation of its policy says nothing about this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plans.facts import ABSENT, Fact, Json, Known
+from plans.nmstate.policies import ENACTMENT, POLICY, STATE
+from plans.ops import ListRequest
+
+MESSAGE_LIMIT = 300
+
+REQUESTS = (
+    ListRequest(*POLICY, keep=("metadata", "spec", "status.conditions"), optional=True),
+    ListRequest(
+        *ENACTMENT,
+        keep=("metadata.name", "metadata.labels", "status.conditions", "status.policyGeneration"),
+        optional=True,
+    ),
+)
+STATE_REQUESTS = (ListRequest(*STATE, keep=("metadata.name", "status.handlerNmstateVersion"), optional=True),)
+
+
+def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`cluster/nmstate`, `policy/<name>` and `enactment/<node>/<policy>/state`; Absent where nmstate is not served."""
+    policies, enactments = replies
+    facts: dict[str, Fact] = {"policy/*": ABSENT, "enactment/*": ABSENT}
+    if policies is None:
+        return {**facts, "cluster/nmstate": ABSENT, "cluster/policies": ABSENT}
+    generations: dict[str, int] = {}
+    for item in policies:
+        name = item["metadata"]["name"]
+        generations[name] = item["metadata"].get("generation", 0)
+        facts[f"policy/{name}"] = Known(_policy(item))
+        facts[f"policy/{name}/editable"] = Known(_editable(item))
+        facts[f"policy/{name}/version"] = Known(item["metadata"].get("resourceVersion"))
+    enacted: dict[str, list[str]] = defaultdict(list)
+    for item in enactments or ():
+        labels = item["metadata"].get("labels", {})
+        node, name = labels.get("nmstate.io/node"), labels.get("nmstate.io/policy")
+        if not node or not name:
+            node, _, name = _split(item["metadata"]["name"], generations)
+        enacted[name].append(node)
+        status = item.get("status", {})
+        current = status.get("policyGeneration") == generations.get(name)
+        facts[f"enactment/{node}/{name}/state"] = Known(_state(status) if current else "waiting")
+        facts[f"enactment/{node}/{name}/message"] = Known(_message(status))
+    for name in {*generations, *enacted}:
+        facts[f"policy/{name}/enacted-on"] = Known(sorted(enacted.get(name, [])))
+    facts["cluster/nmstate"] = Known(True)
+    facts["cluster/policies"] = Known(sorted(generations))
+    return facts
+
+
+def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/nmstate/version` of every node whose handler reports: what it calls itself, without the word."""
+    facts: dict[str, Fact] = {}
+    for item in replies[0] or ():
+        text = item.get("status", {}).get("handlerNmstateVersion")
+        if text:
+            facts[f"node/{item['metadata']['name']}/nmstate/version"] = Known(str(text).rpartition(" ")[2])
+    facts["cluster/nmstate-nodes"] = Known(sorted(path.split("/")[1] for path in facts))
+    return facts
+
+
+def _policy(item: Mapping[str, Any]) -> dict[str, Any]:
+    spec, metadata = item.get("spec", {}), item["metadata"]
+    return {
+        "uid": metadata.get("uid", ""),
+        "generation": metadata.get("generation", 0),
+        "selector": dict(spec.get("nodeSelector") or {}),
+        "document": spec.get("desiredState") or {},
+        "at_once": spec.get("maxUnavailable"),
+        "owner": owner(metadata),
+    }
+
+
+TRACKED = (
+    "argocd.argoproj.io/tracking-id",
+    "argocd.argoproj.io/instance",
+    "apps.open-cluster-management.io/hosting-subscription",
+)
+
+
+def owner(metadata: Mapping[str, Any]) -> str:
+    """Who else keeps an object as it is: a GitOps tool's mark, or a controller that owns it; empty when nobody (H50)."""
+    marks = {**(metadata.get("labels") or {}), **(metadata.get("annotations") or {})}
+    for key in TRACKED:
+        if key in marks:
+            return f"{key.partition('/')[0].split('.')[0]} ({key}: {marks[key]})"
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return f"{reference['kind']} {reference['name']}"
+    managers = [str(m.get("manager", "")) for m in metadata.get("managedFields") or ()]
+    return next((m for m in managers if m.startswith(("argocd", "multicluster-operators", "klusterlet"))), "")
+
+
+def _editable(item: Mapping[str, Any]) -> bool:
+    """Whether the admission rule lets the spec be edited: Available has a reason that is not "in progress"."""
+    for condition in item.get("status", {}).get("conditions", ()):
+        if condition.get("type") == "Available":
+            return condition.get("reason") not in ("", None, "ConfigurationProgressing")
+    return False
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    """One word for an enactment's conditions. Failing alone is final; with Progressing it is being retried."""
+    true = {c.get("type") for c in status.get("conditions", ()) if c.get("status") == "True"}
+    if {"Failing", "Progressing"} <= true:
+        return "retrying"
+    for condition, word in (
+        ("Available", "available"),
+        ("Failing", "failed"),
+        ("Aborted", "aborted"),
+        ("Pending", "pending"),
+        ("Progressing", "progressing"),
+    ):
+        if condition in true:
+            return word
+    return "waiting"
+
+
+def _message(status: Mapping[str, Any]) -> str:
+    """The line of a handler's message that says what is wrong: the last one of nmstate's own, the log left out."""
+    texts = [
+        str(c.get("message", ""))
+        for c in status.get("conditions", ())
+        if c.get("status") == "True" and c.get("message")
+    ]
+    whole = "\n".join(dict.fromkeys(texts))
+    lines = [line.strip() for line in whole.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("NmstateError:")]
+    line = errors[-1] if errors else lines[-1] if lines else ""
+    return re.sub(r" still found as .*", " still found", line)[:MESSAGE_LIMIT]
+
+
+def _split(name: str, known: Mapping[str, int]) -> tuple[str, str, str]:
+    """Node and policy of an enactment without labels: `<node>.<policy>`, both of which may hold dots."""
+    for policy in sorted(known, key=len, reverse=True):
+        if name.endswith(f".{policy}"):
+            return name.removesuffix(f".{policy}"), ".", policy
+    return name.partition(".")
