@@ -14,11 +14,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from .kit import Kit
 from .netns import run
 
-_OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-_NB_SCHEMA = Path("/usr/share/ovn/ovn-nb.ovsschema")
-_SB_SCHEMA = Path("/usr/share/ovn/ovn-sb.ovsschema")
+_OVS_SCHEMA, _NB_SCHEMA, _SB_SCHEMA = (
+    "openvswitch/vswitch.ovsschema",
+    "ovn/ovn-nb.ovsschema",
+    "ovn/ovn-sb.ovsschema",
+)
 _PROGRAMS = {
     "ip": "iproute2",
     "ovsdb-server": "openvswitch-switch",
@@ -30,6 +33,7 @@ _PROGRAMS = {
 
 _DYING = 10.0
 _STARTED = {"ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovn-northd", "ovn-controller"}
+_STARTED |= {"ld-linux-x86-64"}  # by which a newer OVN's programs run
 
 
 def lacking() -> tuple[str, ...]:
@@ -43,25 +47,26 @@ def lacking() -> tuple[str, ...]:
     return tuple(wants)
 
 
-def start_ovs(namespace: str, rundir: Path) -> None:
+def start_ovs(namespace: str, rundir: Path, kit: Kit) -> None:
     """One node's database and switch, which find each other (and are found) through `rundir` alone."""
-    rundir.mkdir(parents=True)
-    _start_database(rundir, _OVS_SCHEMA, "conf.db", "db.sock", "ovsdb-server", namespace)
-    run("ovs-vsctl", f"--db=unix:{rundir}/db.sock", "--no-wait", "init")
-    _start(namespace, rundir, "ovs-vswitchd", f"unix:{rundir}/db.sock")
+    rundir.mkdir(parents=True, exist_ok=True)
+    _start_database(kit, rundir, _OVS_SCHEMA, "conf.db", "db.sock", "ovsdb-server", namespace)
+    run("env", *kit.environment, "ovs-vsctl", f"--db=unix:{rundir}/db.sock", "--no-wait", "init")
+    _start(kit, namespace, rundir, "ovs-vswitchd", f"unix:{rundir}/db.sock")
 
 
-def start_controller(namespace: str, rundir: Path) -> None:
+def start_controller(namespace: str, rundir: Path, kit: Kit) -> None:
     """ovn-controller; 23.03 takes its control socket's place from the run directory only."""
-    _start(namespace, rundir, "ovn-controller", f"unix:{rundir}/db.sock")
+    _start(kit, namespace, rundir, "ovn-controller", f"unix:{rundir}/db.sock")
 
 
-def start_central(rundir: Path) -> None:
+def start_central(rundir: Path, kit: Kit) -> None:
     """The northbound and southbound databases and northd."""
     rundir.mkdir(parents=True)
-    _start_database(rundir, _NB_SCHEMA, "nb.db", "nb.sock", "ovn-nb")
-    _start_database(rundir, _SB_SCHEMA, "sb.db", "sb.sock", "ovn-sb")
-    _start("", rundir, "ovn-northd", f"--ovnnb-db=unix:{rundir}/nb.sock", f"--ovnsb-db=unix:{rundir}/sb.sock")
+    _start_database(kit, rundir, _NB_SCHEMA, "nb.db", "nb.sock", "ovn-nb")
+    _start_database(kit, rundir, _SB_SCHEMA, "sb.db", "sb.sock", "ovn-sb")
+    databases = (f"--ovnnb-db=unix:{rundir}/nb.sock", f"--ovnsb-db=unix:{rundir}/sb.sock")
+    _start(kit, "", rundir, "ovn-northd", *databases)
 
 
 def pid_of(rundir: Path, daemon: str) -> int:
@@ -100,7 +105,7 @@ def _found(program: str) -> bool:
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 
 
-def _start(namespace: str, rundir: Path, program: str, *arguments: str) -> None:
+def _start(kit: Kit, namespace: str, rundir: Path, program: str, *arguments: str) -> None:
     prefix = ("ip", "netns", "exec", namespace) if namespace else ()
     environment = [f"{name}={rundir}" for name in ("OVS_RUNDIR", "OVN_RUNDIR", "OVS_LOGDIR", "OVN_LOGDIR")]
     common = (
@@ -109,16 +114,17 @@ def _start(namespace: str, rundir: Path, program: str, *arguments: str) -> None:
         "--detach",
         "--no-chdir",
     )
-    run(*prefix, "env", *environment, program, "-vconsole:off", *arguments, *common)
+    run(*prefix, "env", *kit.environment, *environment, program, "-vconsole:off", *arguments, *common)
 
 
 def _start_database(
-    rundir: Path, schema: Path, database: str, socket: str, name: str, namespace: str = ""
+    kit: Kit, rundir: Path, schema: str, database: str, socket: str, name: str, namespace: str = ""
 ) -> None:
-    run("ovsdb-tool", "create", str(rundir / database), str(schema))
+    run("env", *kit.environment, "ovsdb-tool", "create", str(rundir / database), str(kit.schemas / schema))
     prefix = ("ip", "netns", "exec", namespace) if namespace else ()
     run(
-        *(*prefix, "env", f"OVS_RUNDIR={rundir}", f"OVS_LOGDIR={rundir}", "ovsdb-server", "-vconsole:off"),
+        *(*prefix, "env", *kit.environment, f"OVS_RUNDIR={rundir}", f"OVS_LOGDIR={rundir}"),
+        *("ovsdb-server", "-vconsole:off"),
         *(str(rundir / database), f"--remote=punix:{rundir}/{socket}", f"--unixctl={rundir}/{name}.ctl"),
         *(f"--pidfile={rundir}/{name}.pid", f"--log-file={rundir}/{name}.log", "--detach", "--no-chdir"),
     )

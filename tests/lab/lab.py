@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,14 +28,15 @@ from providers.node.local import LocalShell
 from providers.ovsdb.client import UnixOvsdb
 from providers.ports import Clock, Cluster, NodeShell, Ovsdb, Ref, Unreachable
 from providers.twin import init_world, open_world
-from providers.twin.spec import NodeSpec, PortSpec
+from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec
 
-from . import daemons, inventory
+from . import daemons, documents, inventory, managed
 from .inventory import Nic, Pod
+from .kit import Kit, kit_of
 from .netns import LabError, add_all, await_true, delete_all, inside, ip, present, run
 from .ping import Ping
 from .snapshot import normalise
-from .spec import Spec, has_uplink, load
+from .spec import Spec, access_vlan, has_uplink, is_manager_made, load, subnet
 from .wiring import GATEWAY_PORT, Place, Wiring, gateway, gateway_mac, rarp, send
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ _SWITCH = "br-sw"
 _SIMULATED = {"vswitchd": False, "ovn-controller": False, "kubelet": False, "forwarding": False}
 _STARTING, _ANNOUNCING = 15.0, 16.0
 _TEST_ETHERTYPE = 0x88B5
+_NODE_BRIDGE = "br-ex"
 
 
 @dataclass
@@ -52,6 +54,7 @@ class LabWorld:
     cluster: Cluster
     clock: Clock
     place: Place
+    enter: Callable[[str], tuple[str, ...]]
     _databases: dict[str, UnixOvsdb] = field(default_factory=dict)
 
     def ovsdb(self, node: str) -> Ovsdb:
@@ -60,8 +63,7 @@ class LabWorld:
 
     def shell(self, node: str) -> NodeShell:
         self._known(node)
-        prefix = ("ip", "netns", "exec", self.place.namespace(node))
-        return LocalShell(prefix, str(self.place.rundir(node)))
+        return LocalShell(self.enter(node), str(self.place.rundir(node)))
 
     def close(self) -> None:
         for database in self._databases.values():
@@ -80,7 +82,8 @@ class Lab:
         self.spec: Spec = load(self.place.spec)
         self.wiring = Wiring(self.place, self.spec)
         self.twin = open_world(self.place.world, wall_clock=True)
-        self.world = LabWorld(self.twin.cluster, self.twin.clock, self.place)
+        self.world = LabWorld(self.twin.cluster, self.twin.clock, self.place, self.enter)
+        self.kit: Kit = kit_of(self.spec.ovn, managed=any(map(self.spec.managed, self.spec.nodes)))
 
     @classmethod
     def up(cls, document: Mapping[str, Any], folder: Path) -> Lab:
@@ -122,6 +125,13 @@ class Lab:
     def cluster(self) -> Cluster:
         """The twin's Kubernetes API as somebody else: its calls meet no faults, and the log tells them apart."""
         return self.twin.edit().cluster
+
+    def enter(self, node: str) -> tuple[str, ...]:
+        """The command that leads into the node, where the kit's programs are found first."""
+        if self.spec.managed(node):
+            return managed.enter(self.place.rundir(node), self.kit)
+        plain = ("ip", "netns", "exec", self.place.namespace(node))
+        return plain if self.kit.is_system else (*plain, "env", *self.kit.environment)
 
     @property
     def target(self) -> Path:
@@ -226,7 +236,8 @@ class Lab:
         add_all([place.switch, *map(place.namespace, spec.nodes)])
         self._lay_cables()
         with ThreadPoolExecutor(4) as pool:
-            started = [pool.submit(daemons.start_central, place.central), pool.submit(self._start_switch)]
+            started = [pool.submit(daemons.start_central, place.central, self.kit)]
+            started += [pool.submit(self._start_switch)]
             started += [
                 pool.submit(self._start_node, number, node) for number, node in enumerate(spec.nodes, 1)
             ]
@@ -254,8 +265,8 @@ class Lab:
 
     def _start_switch(self) -> None:
         place = self.place
-        daemons.start_ovs(place.switch, place.switch_rundir)
-        vlans = self.spec.vlans
+        daemons.start_ovs(place.switch, place.switch_rundir, self.kit)
+        vlans = sorted({*self.spec.vlans, *self.spec.node_vlans()})
         # A cached megaflow hides a moved MAC until it is revalidated; a hardware switch has no such delay.
         options = [
             "set",
@@ -265,7 +276,9 @@ class Lab:
             "other_config:max-idle=500",
         ]
         commands = [options, ["add-br", _SWITCH], ["set", "Bridge", _SWITCH, "datapath_type=netdev"]]
-        commands += [["add-port", _SWITCH, _trunk(node, name)] for node, name, _ in self.spec.nics()]
+        for node, name, _ in self.spec.nics():
+            tag = access_vlan(name)
+            commands.append(["add-port", _SWITCH, _trunk(node, name), *([f"tag={tag}"] if tag else [])])
         for vlan in vlans:
             commands.append(["add-port", _SWITCH, f"gw{vlan}", f"tag={vlan}"])
             commands.append(
@@ -282,7 +295,9 @@ class Lab:
 
     def _start_node(self, number: int, node: str) -> None:
         namespace, rundir = self.place.namespace(node), self.place.rundir(node)
-        daemons.start_ovs(namespace, rundir)
+        if self.spec.managed(node):
+            managed.isolate(namespace, node, rundir, self.kit)
+        daemons.start_ovs(namespace, rundir, self.kit)
         settings = {
             "system-id": node,
             "hostname": node,
@@ -299,7 +314,19 @@ class Lab:
             ["set", "Open_vSwitch", ".", *(f"external_ids:{key}={value}" for key, value in settings.items())],
             *(["add-br", "br-int"], integration, _mappings(body.mappings), *_bridges(body)),
         )
-        daemons.start_controller(namespace, rundir)
+        daemons.start_controller(namespace, rundir, self.kit)
+        if self.spec.managed(node):
+            managed.start_manager(rundir, self.kit)
+            managed.apply(rundir, self.kit, self.document(node))
+            # The network operator's mark, which it sets on a bridge of whoever made it.
+            self._vsctl(node, *(_ids(bridge) for bridge in body.bridges if bridge.external_ids))
+
+    def document(self, node: str) -> documents.Document:
+        """The desired state that makes those of the World's bridges that NetworkManager owns."""
+        number = list(self.spec.nodes).index(node) + 11
+        own = {_NODE_BRIDGE: f"{subnet(documents.NODE_VLAN)}.{number}"} if self.spec.node_vlans() else {}
+        bridges = [bridge for bridge in self.spec.nodes[node].bridges if is_manager_made(bridge)]
+        return documents.of_bridges(bridges, own)
 
     def _start_guests(self) -> None:
         pods = sorted(self._pods().values(), key=lambda pod: pod.key)
@@ -330,7 +357,9 @@ class Lab:
         for node, body in self.spec.nodes.items():
             # A node that can't be reached has a way to it that leads nowhere.
             missing = "" if body.reachable else "-unreachable"
-            prefix = ["ip", "netns", "exec", self.place.namespace(node) + missing]
+            prefix = [
+                word + missing if word == self.place.namespace(node) else word for word in self.enter(node)
+            ]
             ways[node] = {"exec": prefix, "rundir": f"{self.place.rundir(node)}{missing}"}
         return {"cluster": {"twin": self.place.world.name}, "nodes": {"via": "local", "local": ways}}
 
@@ -460,11 +489,18 @@ def _mappings(value: str) -> list[str]:
 def _bridges(node: NodeSpec) -> Iterator[list[str]]:
     """The commands that bring a node's bridges about, where they are not there yet."""
     for bridge in node.bridges:
+        if is_manager_made(bridge):
+            continue
         yield ["--may-exist", "add-br", bridge.name]
-        ids = [f'external_ids:{key}="{value}"' for key, value in bridge.external_ids.items()]
-        yield ["set", "Bridge", bridge.name, "datapath_type=netdev", *ids]
+        yield ["set", "Bridge", bridge.name, "datapath_type=netdev"]
+        yield _ids(bridge)
         for port in bridge.ports:
             yield from _port(bridge.name, port)
+
+
+def _ids(bridge: BridgeSpec) -> list[str]:
+    words = [f'external_ids:{key}="{value}"' for key, value in bridge.external_ids.items()]
+    return ["set", "Bridge", bridge.name, *words] if words else ["get", "Bridge", bridge.name, "name"]
 
 
 def _port(bridge: str, port: PortSpec) -> Iterator[list[str]]:

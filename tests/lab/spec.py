@@ -44,6 +44,19 @@ class Spec:
         """Of every cable: the largest that any network wants."""
         return max((network.mtu for network in self.world.networks), default=1500)
 
+    @property
+    def ovn(self) -> str:
+        """The OVN version of the central and, so far, of every node."""
+        return self.world.ovn
+
+    def managed(self, node: str) -> bool:
+        """Whether the node's network belongs to NetworkManager, and nmstate is there."""
+        return bool(getattr(self.nodes[node], "nmstate", ""))
+
+    def node_vlans(self) -> tuple[int, ...]:
+        """The VLANs that a NIC named after one (`bond0.100`) leads to: the nodes' own traffic."""
+        return tuple(sorted({tag for _, nic, _ in self.nics() if (tag := access_vlan(nic)) is not None}))
+
     def nics(self) -> Iterator[tuple[str, str, str]]:
         """Node, name and state of every NIC that exists."""
         for node in self.world.nodes:
@@ -65,6 +78,12 @@ def parse(document: Mapping[str, Any]) -> Spec:
     return spec
 
 
+def access_vlan(nic: str) -> int | None:
+    """The VLAN of a NIC that stands for a VLAN device, by its name."""
+    tag = nic.rpartition(".")[2]
+    return int(tag) if "." in nic and tag.isdigit() else None
+
+
 def subnet(vlan: int) -> str:
     """The first three octets of every address on a VLAN."""
     return f"192.168.{vlan % 250}"
@@ -75,6 +94,11 @@ def has_uplink(node: NodeSpec, localnet: str) -> bool:
     mappings = dict(pair.split(":", 1) for pair in node.mappings.split(",") if ":" in pair)
     bridges = [bridge for bridge in node.bridges if bridge.name == mappings.get(localnet)]
     return any(node.nics.get(nic) == "up" for bridge in bridges for nic in _uplinks(bridge))
+
+
+def is_manager_made(bridge: BridgeSpec) -> bool:
+    """Whether NetworkManager made the bridge, and not `ovs-vsctl`."""
+    return bool(getattr(bridge, "made_by", "") == "networkmanager")
 
 
 def _uplinks(bridge: BridgeSpec) -> Iterator[str]:

@@ -16,6 +16,7 @@ from providers.ports import Create, Ref
 
 from . import daemons
 from .conftest import WORLD
+from .kit import Kit
 from .lab import Lab, take_down
 from .netns import LabError, await_true, present
 from .wiring import Place, rarp
@@ -174,7 +175,7 @@ def test_frozen_controller_does_nothing_until_it_goes_on(lab: Lab) -> None:
 def test_failed_up_leaves_nothing_behind(
     needs_daemons: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(namespace: str, rundir: Path) -> None:
+    def fail(namespace: str, rundir: Path, kit: Kit) -> None:
         raise LabError(f"no ovn-controller in {namespace}")
 
     monkeypatch.setattr(daemons, "start_controller", fail)
