@@ -125,12 +125,14 @@ class Apply:
     """Server-side apply of one object as ovsplan's own: it is created when it is not there.
 
     What was applied before and is left out now goes; a field that somebody else holds is a refusal, never overwritten.
+    A refusal that contains `again_if` is a race that was lost: read again, decide again.
     """
 
     label: str
     title: str
     ref: ObjectRef
     body: Json
+    again_if: str = ""
     commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
     op: Literal["apply"] = "apply"

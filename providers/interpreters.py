@@ -66,7 +66,7 @@ class Interpreter:
         """Do one op; returns (`done` or `first`, its result)."""
         try:
             return self._perform(op)
-        except (ports.Unreachable, ports.Refused, ports.NotFound) as error:
+        except (ports.Unreachable, ports.Refused, ports.NotFound, ports.NotServed) as error:
             raise NotDone(str(error)) from error
         except ports.Conflict as error:
             raise Lost(str(error)) from error
@@ -137,8 +137,13 @@ class Interpreter:
                     )
                 except ports.AlreadyExists:
                     return "first", None
-            case Apply(body=body):
-                made = cluster.write(ports.Apply(ref, body, FIELD_MANAGER))
+            case Apply(body=body, again_if=race):
+                try:
+                    made = cluster.write(ports.Apply(ref, body, FIELD_MANAGER))
+                except ports.Refused as error:
+                    if race and race in str(error):
+                        raise Lost(str(error)) from error
+                    raise
                 return "done", {"generation": made["metadata"].get("generation")}
             case Edit(operations=operations, resource_version=version):
                 cluster.write(ports.JsonPatch(ref, operations, version))

@@ -38,6 +38,9 @@ APPLY_DEADLINE = 300.0
 EDIT_DEADLINE = 200.0
 """Seconds for a policy in progress to come to an end: until then the API server refuses edits of its spec."""
 
+IN_PROGRESS = "is still in progress"
+"""What the admission rule says of an edit that comes too early (H39)."""
+
 OVER = ("available", "failed", "aborted")
 """The states of an enactment that do not change by themselves. `retrying` is none of them."""
 
@@ -101,6 +104,7 @@ def apply_op(label: str, wanted: Mapping[str, Any], changes: Changes = ()) -> Ap
         title=f"apply policy {name}: {documents.in_words(spec['desiredState'])}",
         ref=ref(name),
         body=dict(wanted),
+        again_if=IN_PROGRESS,
         commands=(f"echo {manifest} | oc apply --server-side --field-manager={FIELD_MANAGER} -f -",),
         changes=(
             (f"policy/{name}", Known({

@@ -39,7 +39,7 @@ def test_json_is_the_plan_file(job: Job) -> None:
     ended = job.run("plan", "--json", "--out", "plan.json")
     assert ended.out == (job.folder / "plan.json").read_text()
     document = json.loads(ended.out)
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert [action["id"] for action in document["actions"]][:2] == ["inventory", "worker-01/preflight"]
 
 
@@ -91,7 +91,7 @@ def test_a_plan_file_is_shown_in_three_forms(form: str, job: Job) -> None:
     assert ended.code == 0, ended.text
     expected = {
         "text": "Steps, one node at a time",
-        "json": '"format":1',
+        "json": '"format":2',
         "runbook": "ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge-mappings=",
     }
     assert expected[form] in ended.out

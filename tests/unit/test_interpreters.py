@@ -9,8 +9,11 @@ from typing import Any, cast
 import pytest
 
 from plans.ops import (
+    Apply,
     CommandRequest,
     Create,
+    Delete,
+    Edit,
     ListRequest,
     ObjectRef,
     Patch,
@@ -24,6 +27,7 @@ from providers import ports
 from providers.interpreters import Doubtful, Interpreter, Lost, NotDone
 
 NODE = ObjectRef("v1", "Node", "worker-01")
+POLICY = ObjectRef("nmstate.io/v1", "NodeNetworkConfigurationPolicy", "vmnet")
 GUARD_FAILED = {"error": "timed out", "details": '"where" clause test failed'}
 
 
@@ -51,8 +55,9 @@ class FakeWorld:
     def shell(self, node: str) -> FakeWorld:
         return self
 
-    def list(self, api: str, kind: str) -> ports.Listing:
-        return cast(ports.Listing, self._answer("list", api, kind))
+    def list(self, api: str, kind: str, **selection: Any) -> ports.Listing:
+        asked = {name: value for name, value in selection.items() if value}
+        return cast(ports.Listing, self._answer("list", api, kind, *([asked] if asked else [])))
 
     def write(self, request: ports.Write) -> ports.Body:
         return cast(ports.Body, self._answer("write", request))
@@ -85,11 +90,25 @@ def create() -> Create:
     return Create(label="go", title="go", ref=ref, body={"spec": {"vmiName": "a"}})
 
 
+def apply() -> Apply:
+    return Apply(
+        label="policy", title="apply", ref=POLICY, body={"spec": {}}, again_if="is still in progress"
+    )
+
+
+def edit() -> Edit:
+    return Edit(label="edit", title="edit", ref=POLICY, operations=({"op": "remove", "path": "/spec/x"},))
+
+
+def delete() -> Delete:
+    return Delete(label="drop", title="drop", ref=POLICY, uid="u-1")
+
+
 def run() -> Run:
     return Run(label="announce", title="announce", node="n", argv=("ovs-ofctl", "packet-out", "br-phy", "x"))
 
 
-OPS: list[Callable[[], Any]] = [transact, patch, create, run]
+OPS: list[Callable[[], Any]] = [transact, patch, create, apply, edit, run]
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -109,6 +128,45 @@ def test_a_failure_of_a_port_says_what_may_be_done_next(
     interpreter, _ = hands(error)
     with pytest.raises(meaning, match=str(error)):
         interpreter.perform(op())
+
+
+@pytest.mark.parametrize("op", [patch, create, apply, edit, delete])
+def test_a_kind_that_is_not_served_is_not_written(op: Callable[[], Any]) -> None:
+    interpreter, _ = hands(ports.NotServed("the API server serves no nmstate.io/v1"))
+    with pytest.raises(NotDone, match="serves no nmstate"):
+        interpreter.perform(op())
+
+
+def test_an_object_is_applied_under_our_own_name() -> None:
+    interpreter, world = hands({"metadata": {"generation": 3}})
+    assert interpreter.perform(apply()) == ("done", {"generation": 3})
+    ((_, request),) = world.asked
+    assert request == ports.Apply(
+        ports.Ref(POLICY.api, POLICY.kind, "vmnet"), {"spec": {}}, manager="ovsplan", force=False
+    )
+
+
+def test_a_refusal_that_is_a_lost_race_is_decided_anew() -> None:
+    interpreter, _ = hands(ports.Refused("policy vmnet is still in progress"))
+    with pytest.raises(Lost, match="still in progress"):
+        interpreter.perform(apply())
+
+
+def test_a_field_of_somebody_else_is_no_race() -> None:
+    interpreter, _ = hands(ports.Owned('conflict with "argocd": .spec.maxUnavailable'))
+    with pytest.raises(NotDone, match="argocd"):
+        interpreter.perform(apply())
+
+
+def test_what_is_gone_already_counts_as_deleted() -> None:
+    interpreter, _ = hands(ports.NotFound("vmnet not found"))
+    assert interpreter.perform(delete()) == ("first", None)
+
+
+def test_a_list_of_an_optional_kind_is_null_where_nobody_serves_it() -> None:
+    interpreter, _ = hands(ports.NotServed("no nmstate.io/v1"), ports.NotServed("no nmstate.io/v1"))
+    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind, optional=True)) is None
+    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind)) == NoReply("no nmstate.io/v1")
 
 
 def test_a_create_that_finds_its_object_there_was_first_done_by_us() -> None:
@@ -232,3 +290,12 @@ def test_objects_are_listed_as_they_are() -> None:
     interpreter, world = hands(ports.Listing(({"a": 1},), "9"))
     assert interpreter.ask(ListRequest("v1", "Node")) == [{"a": 1}]
     assert world.asked == [("list", "v1", "Node")]
+
+
+def test_a_list_says_what_it_wants_and_what_it_keeps() -> None:
+    interpreter, world = hands(ports.Listing((), "9"))
+    request = ListRequest("v1", "Pod", keep=("metadata",), fields=(("spec.nodeName", "worker-01"),))
+    interpreter.ask(request)
+    assert world.asked == [
+        ("list", "v1", "Pod", {"keep": ("metadata",), "fields": {"spec.nodeName": "worker-01"}})
+    ]

@@ -18,7 +18,7 @@ from engine.observe import observe_for_plan
 from plans.document import FORMAT, Plan, canonical, read, to_json, write
 from plans.errors import InputError
 from plans.facts import Facts
-from plans.ops import AnyOp, ListRequest
+from plans.ops import AnyOp
 from plans.planner import make_plan
 from providers.interpreters import Interpreter
 
@@ -131,7 +131,7 @@ class Backwards:
 
     def ask(self, request: Any) -> Any:
         reply = self._hands.ask(request)
-        return reply[::-1] if isinstance(request, ListRequest) else _backwards(reply)
+        return reply[::-1] if isinstance(reply, list) else _backwards(reply)
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         raise AssertionError(f"planning performs nothing, and yet: {op}")
