@@ -16,6 +16,7 @@ from plans.diff import NodeDiff
 from plans.document import Finding
 from plans.errors import InputError
 from plans.facts import Facts
+from plans.kinds import CLUSTER_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,12 @@ def lint(scene: Scene, accepted: Collection[str] = ()) -> list[Finding]:
 
     Raises InputError when an accepted id is no hazard at all.
     """
-    from plans.hazards import nodes, switches, vms
+    from plans.hazards import nodes, policies, switches, vms
 
-    finders: tuple[Finder, ...] = (*switches.FINDERS, *nodes.FINDERS, *vms.FINDERS)
+    finders: tuple[Finder, ...] = (*switches.FINDERS, *policies.FINDERS, *nodes.FINDERS, *vms.FINDERS)
     _known(accepted)
-    found = sorted({finding for finder in finders for finding in finder(scene)})
+    of_kinds = [f for kind in CLUSTER_KINDS.values() for f in kind.hazards(scene.desired, scene.facts)]
+    found = sorted({*of_kinds, *(finding for finder in finders for finding in finder(scene))})
     return [replace(f, accepted=f.level == "block" and f.id in accepted) for f in found]
 
 

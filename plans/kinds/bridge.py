@@ -8,9 +8,8 @@ rides on exists with a live uplink is a precondition of its mapping, not a chang
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
 from dataclasses import replace
+from typing import Any
 
 from plans import ovs, transactions
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine

@@ -1,0 +1,144 @@
+"""Hazards of nmstate policies: two that disagree, one that is stuck, somebody who keeps one, an nmstate too old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+from plans.document import Finding
+from plans.facts import Facts, Known
+from plans.hazards import Scene
+from plans.kinds.policy import document_of
+from plans.nmstate import documents, policies
+from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
+from plans.selection import applies_to, selected_nodes
+
+
+def contradictions(scene: Scene) -> list[Finding]:
+    """H04: two policies that disagree about one node are obeyed in turn, at every label change, until one is skipped.
+
+    A policy that disagrees with a VMNetwork is as bad by whatever means the nodes are changed: the next label of the
+    node brings the old bridge back.
+    """
+    found = []
+    going = _replaced(scene)
+    ours = {policies.shared_name(n) for n in scene.desired.networks}
+    labels = {
+        node: scene.facts.value(f"node/{node}/labels", {}) for node in scene.facts.value("cluster/nodes", [])
+    }
+    there = {
+        name: have
+        for name in scene.facts.value("cluster/policies") or []
+        if name not in going and (have := scene.facts.value(f"policy/{name}"))
+    }
+    for network in scene.desired.networks:
+        wanted = document_of(network)
+        own = {policies.node_name(network, node) for node in selected_nodes(network, scene.facts)}
+        for name, have in there.items():
+            if name in ours or name in own:
+                continue
+            reasons = documents.contradictions(wanted, have["document"])
+            for node, carried in labels.items() if reasons else ():
+                if _matches(have["selector"], carried) and applies_to(network, node, scene.facts):
+                    found.append(_against_network(network.name, name, node, reasons))
+    for (one, first), (other, second) in combinations(there.items(), 2):
+        reasons = documents.contradictions(first["document"], second["document"])
+        for node, carried in labels.items() if reasons else ():
+            if _matches(first["selector"], carried) and _matches(second["selector"], carried):
+                found.append(_between(one, other, node, reasons))
+    return found
+
+
+def _replaced(scene: Scene) -> set[str]:
+    return {
+        name
+        for network in scene.desired.networks
+        for name in (network.spec.replaces.policies if network.spec.replaces else ())
+    }
+
+
+def _matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _against_network(localnet: str, name: str, node: str, reasons: list[str]) -> Finding:
+    return Finding(
+        "H04", "block", node, (f"policy/{name}", f"vmnetwork/{localnet}"),
+        f"policy {name} matches {node} and says otherwise than VMNetwork {localnet} ({'; '.join(reasons)}): the next label "
+        "change or handler restart would bring its own state back",
+        f"let this plan take it away: spec.replaces.policies: [{name}] of VMNetwork {localnet}",
+    )  # fmt: skip
+
+
+def _between(one: str, other: str, node: str, reasons: list[str]) -> Finding:
+    return Finding(
+        "H04", "warn", node, (f"policy/{one}", f"policy/{other}"),
+        f"policies {one} and {other} both match {node} and disagree ({'; '.join(reasons)}): each label change applies both",
+        "delete one of them, or narrow its nodeSelector",
+    )  # fmt: skip
+
+
+def too_old(scene: Scene) -> list[Finding]:
+    """H40, H43: an nmstate that loses parts of a document, or other people's external_ids."""
+    found = []
+    for bracket in scene.brackets:
+        if not any(a.routine.startswith("policy-") for a in bracket.actions):
+            continue
+        fact = scene.facts.get(f"node/{bracket.node}/nmstate/version")
+        have = version(str(fact.value)) if isinstance(fact, Known) else ()
+        where = (f"node/{bracket.node}/nmstate",)
+        if have and have < ABSENT_KEPT_SINCE:
+            found.append(
+                Finding("H43", "block", bracket.node, where,
+                        f"nmstate {fact.value} on {bracket.node} loses `state: absent` of what it is given" if isinstance(fact, Known) else "",
+                        "update the nmstate operator, or `delivery.by: ovsdb`")
+            )  # fmt: skip
+        elif have and have < SINGLE_KEYS_SINCE:
+            found.append(
+                Finding("H40", "block", bracket.node, where,
+                        f"nmstate on {bracket.node} ({'.'.join(map(str, have))}) writes all external_ids from an earlier read: what OVN-Kubernetes writes meanwhile is lost",
+                        "update the nmstate operator (2.2.41 mends it), or `delivery.by: ovsdb`")
+            )  # fmt: skip
+    return found
+
+
+def stuck(scene: Scene) -> list[Finding]:
+    """H60: an enactment that has not begun with its policy's generation: its handler is stuck, dead, or just now busy."""
+    if not any(a.routine.startswith("policy-") for b in scene.brackets for a in b.actions):
+        return []
+    own = {b.node for b in scene.brackets}
+    going = _replaced(scene)
+    return [
+        Finding(
+            "H60", "block", node, (f"policy/{name}",),
+            f"the handler of {node} has not begun with the present generation of policy {name}: it is stuck, or busy",
+            f"wait until `oc get nnce {node}.{name}` is Available; if it stays so, delete policy {name} and create it anew",
+        )
+        for name, node in _enactments(scene.facts)
+        if node in own and name not in going and policies.state(scene.facts, node, name) == "waiting"
+    ]  # fmt: skip
+
+
+def _enactments(facts: Facts) -> Iterator[tuple[str, str]]:
+    for name in facts.value("cluster/policies") or []:
+        for node in facts.value(f"policy/{name}/enacted-on", []):
+            yield name, node
+
+
+def kept_by_others(scene: Scene) -> list[Finding]:
+    """H50: a tool that keeps the shared policy as its git says reverts what we write."""
+    found = []
+    for network in scene.desired.networks:
+        name = policies.shared_name(network)
+        have: Mapping[str, Any] = scene.facts.value(f"policy/{name}") or {}
+        if have.get("owner") and not documents.same(have["document"], document_of(network)):
+            found.append(
+                Finding("H50", "block", "", (f"policy/{name}",),
+                        f"policy {name} is kept by {have['owner']}, which reverts what is changed here",
+                        f"change it there to: {documents.in_words(document_of(network))}")
+            )  # fmt: skip
+    return found
+
+
+FINDERS = (contradictions, too_old, stuck, kept_by_others)
