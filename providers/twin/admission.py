@@ -45,17 +45,17 @@ def admit(
 
 
 def _policy(kind: Kind, name: str, new: Mapping[str, Any], old: Mapping[str, Any] | None) -> None:
-    said = f'{kind.resource} "{name}" is '
+    said = f'{kind.resource} "{name}" is forbidden: {_POLICY}'
     spec, before = new.get("spec") or {}, (old or {}).get("spec") or {}
     if old is None and (len(name) > 63 or not _LABEL_VALUE.fullmatch(name)):
         why = f'invalid policy name: "{name}": must be a valid label value of at most 63 characters'
-        raise Refused(f"{said}invalid: {_POLICY}{why}")
+        raise Refused(f"{said}{why}")
     if old is not None and spec != before and not _finished(old):
-        raise Refused(f"{said}forbidden: {_POLICY}policy {name} is still in progress")
+        raise Refused(f"{said}policy {name} is still in progress")
     if before.get("capture") is not None and spec.get("capture") != before["capture"]:
-        raise Refused(f"{said}forbidden: {_POLICY}invalid policy operation: capture field cannot be modified")
+        raise Refused(f"{said}invalid policy operation: capture field cannot be modified")
     if not all(len(v) <= 63 and _LABEL_VALUE.fullmatch(v) for v in (spec.get("nodeSelector") or {}).values()):
-        raise Refused(f"{said}invalid: {_POLICY}invalid node selector: values must be valid label values")
+        raise Refused(f"{said}invalid node selector: values must be valid label values")
 
 
 def _finished(policy: Mapping[str, Any]) -> bool:

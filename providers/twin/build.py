@@ -14,16 +14,18 @@ from providers.ports import Create, MergePatch, Ref
 from providers.twin import kubelet, ovs_view
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
-from providers.twin.kubevirt import NODE_NAME, launcher
+from providers.twin.launchers import NODE_NAME, VM_NAME, launcher
 from providers.twin.networks import IFACE_ID, KUBEVIRT, NAD_API
 from providers.twin.ovn_controller import ANNOUNCED_AT, MAPPINGS, OvnController
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac
 from providers.twin.store import Store
 from providers.twin.transact import empty_tables
+from providers.twin.vm import FINALIZER, machine_status, owner_of
 
 # The daemons are given this long before `start` to bring everything up.
 _SETTLING = 1.0
+_SPACES = {"kubevirt": "openshift-cnv", "metallb": "metallb-system", "nmstate": "openshift-nmstate"}
 _NODE_DAEMONS = ("vswitchd", "ovn-controller")
 
 
@@ -33,6 +35,7 @@ def build(spec: WorldSpec, store: Store) -> None:
     _put_meta(spec, store, str(seed))
     host = Host(store, wall_clock=False)
     _put_cluster(spec, host)
+    _put_operators(spec, host)
     for node in spec.nodes:
         _put_node(spec, node, host)
     for vm in spec.vms:
@@ -65,6 +68,7 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
             "ovn": spec.ovn,
             "vm_start": timings["start"],
             "vm_stop": timings["stop"],
+            "multus_isolation": spec.multus_isolation,
             "probes": dict(spec.probes),
         },
     )
@@ -78,7 +82,7 @@ def _create(
 
 def _put_cluster(spec: WorldSpec, host: Host) -> None:
     spaces = (
-        {"default", "kube-system"} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
+        {"default", "kube-system", *_operator_spaces(spec)} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
     )
     for space in sorted(spaces):
         body = {"metadata": {"labels": {"kubernetes.io/metadata.name": space}}, "status": {"phase": "Active"}}
@@ -96,6 +100,25 @@ def _put_cluster(spec: WorldSpec, host: Host) -> None:
         }
         body = {"spec": {"config": json.dumps(config, indent=2)}}
         _create(host, NAD_API, "NetworkAttachmentDefinition", network.name, network.namespace, body)
+
+
+def _operator_spaces(spec: WorldSpec) -> list[str]:
+    return [space for operator, space in _SPACES.items() if spec.apis[operator]]
+
+
+def _put_operators(spec: WorldSpec, host: Host) -> None:
+    """What the operators' own objects say."""
+    network = {"spec": {"networkType": "OVNKubernetes"}, "status": {"networkType": "OVNKubernetes"}}
+    _create(host, "config.openshift.io/v1", "Network", "cluster", None, network)
+    if spec.apis["kubevirt"]:
+        limits = {
+            "parallelMigrationsPerCluster": spec.limits["migrationsPerCluster"],
+            "parallelOutboundMigrationsPerNode": spec.limits["outboundPerNode"],
+        }
+        body = {"spec": {"configuration": {"evictionStrategy": "LiveMigrate", "migrations": limits}}}
+        _create(host, KUBEVIRT, "KubeVirt", "kubevirt-kubevirt-hyperconverged", _SPACES["kubevirt"], body)
+    if spec.apis["nmstate"]:
+        _create(host, "nmstate.io/v1", "NMState", "nmstate", None, {"spec": {}})
 
 
 def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
@@ -187,28 +210,55 @@ def _map(pairs: Mapping[str, str]) -> list[Any]:
 def _put_vm(spec: WorldSpec, vm: VmSpec, host: Host) -> None:
     if vm.silent:
         host.store.put(f"silent|{vm.key}", True)
+    host.keep("blocked", vm.key, _blocked(vm))
     macs = {
         name: mac or derived_mac(spec.seed, spec.name, vm.key, name) for name, (_, mac) in vm.attached.items()
     }
-    inside = _template(vm, macs)
-    machine = {"spec": {"runStrategy": "Always", "template": {"spec": _template(vm, {})}}}
-    status = {"printableStatus": "Running", "created": True, "ready": True}
-    _create(host, KUBEVIRT, "VirtualMachine", vm.name, vm.namespace, {**machine, "status": status})
+    machine = _put_machine(vm, macs, host) if vm.owned else None
+    if vm.node:
+        _put_running(spec, vm, macs, machine, host)
+    if machine is not None:
+        ref = Ref(KUBEVIRT, "VirtualMachine", vm.name, vm.namespace)
+        vmi = host.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace))
+        status = machine_status(host.cluster.get(ref) or machine, vmi)
+        host.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
+
+
+def _put_machine(vm: VmSpec, macs: Mapping[str, str], host: Host) -> Any:
+    template = {"metadata": {"labels": {VM_NAME: vm.name}}, "spec": _template(vm, macs)}
+    machine = {"spec": {"runStrategy": vm.strategy, "template": template}}
+    return _create(host, KUBEVIRT, "VirtualMachine", vm.name, vm.namespace, machine)
+
+
+def _put_running(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str], machine: Any, host: Host) -> None:
     vmi = {
-        "metadata": {"labels": {NODE_NAME: vm.node, "vm.kubevirt.io/name": vm.name}},
-        "spec": inside,
+        "metadata": {
+            "labels": {NODE_NAME: vm.node, VM_NAME: vm.name},
+            "finalizers": [FINALIZER],
+            **({"ownerReferences": [owner_of(machine)]} if machine is not None else {}),
+        },
+        "spec": _template(vm, macs),
         "status": _vmi_status(spec, vm, macs),
     }
     made = _create(host, KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace, vmi)
     pod = launcher(made, "first")
     pod["spec"]["nodeName"] = vm.node
+    ref = Ref("v1", "Pod", pod["metadata"]["name"], vm.namespace)
+    host.cluster.write(Create(ref, pod))
     conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
-    pod["status"] = {"phase": "Running", "conditions": conditions}
-    running = _create(host, "v1", "Pod", pod["metadata"]["name"], vm.namespace, pod)
+    status = {"phase": "Running", "conditions": conditions}
+    running = host.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
     active = {"status": {"activePods": {running["metadata"]["uid"]: vm.node}}}
-    ref = Ref(KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace)
-    host.cluster.write(MergePatch(ref, active))
+    host.cluster.write(MergePatch(Ref(KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace), active))
     kubelet.plug(host, running)
+
+
+def _blocked(vm: VmSpec) -> dict[str, str] | None:
+    """The condition of a guest that can't be migrated."""
+    if vm.blocked is None:
+        return None
+    reason, message = vm.blocked
+    return {"type": "LiveMigratable", "status": "False", "reason": reason, "message": message}
 
 
 def _template(vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
@@ -219,18 +269,15 @@ def _template(vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
         interfaces.append({"name": name, "bridge": {}, **address})
         networks.append({"name": name, "multus": {"networkName": nad}})
     devices = {"interfaces": interfaces}
-    return {"domain": {"memory": {"guest": vm.memory}, "devices": devices}, "networks": networks}
+    return {
+        "domain": {"memory": {"guest": vm.memory}, "devices": devices},
+        "networks": networks,
+        **({"evictionStrategy": vm.eviction} if vm.eviction else {}),
+    }
 
 
 def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
-    live = {"type": "LiveMigratable", "status": "True"}
-    if vm.blocked is not None:
-        live = {
-            "type": "LiveMigratable",
-            "status": "False",
-            "reason": vm.blocked[0],
-            "message": vm.blocked[1],
-        }
+    live = _blocked(vm) or {"type": "LiveMigratable", "status": "True"}
     everything = {"default": derived_mac(spec.seed, spec.name, vm.key, "pod"), **macs}
     return {
         "phase": "Running",

@@ -1,4 +1,4 @@
-"""KubeVirt's virt-controller: it takes a migration from Pending to Succeeded or Failed.
+"""KubeVirt's virt-controller: migrations from Pending to Succeeded or Failed, and when to look at VMs (`vm.py`).
 
 Invariant: at most `limits.migrationsPerCluster` migrations are under way, and `limits.outboundPerNode` from one
 node; a VMI has one launcher pod, and a second one only while it migrates.
@@ -6,25 +6,20 @@ node; a VMI has one launcher pod, and a second one only while it migrates.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
-from providers.ports import Body, Create, Delete, MergePatch, NotFound, Ref
-from providers.twin.admission import FINAL
+from providers.ports import Body, Create, MergePatch, Ref
+from providers.twin import evacuation, vm
+from providers.twin.admission import FINAL, VMI
 from providers.twin.kube import stamp
+from providers.twin.launchers import CREATED_BY, LAUNCHER, NODE_NAME, VM_NAME, delete_pod, launcher, launchers
 from providers.twin.networks import KUBEVIRT
 from providers.twin.scheduler import HOSTNAME
-from providers.twin.spec import bytes_of
 from providers.twin.stage import Change, Settings, Stage
 
-VMI = "VirtualMachineInstance"
 MIGRATION = "VirtualMachineInstanceMigration"
 JOB = "kubevirt.io/migrationJobUID"
-CREATED_BY = "kubevirt.io/created-by"
-NODE_NAME = "kubevirt.io/nodeName"
-LAUNCHER = {"kubevirt.io": "virt-launcher"}
 UNSCHEDULED = 300.0
 _WAITING = (None, "", "Pending")
 
@@ -41,13 +36,28 @@ class KubeVirt:
             else:
                 yield f"migration {key}", 0.0
         elif change.kind == VMI:
-            yield (f"gone {key}" if change.deleted else f"moved {key}"), 0.0
-        elif change.kind == "Pod" and JOB in body.get("metadata", {}).get("labels", {}):
-            yield f"pod {key}", 0.0
+            yield from (
+                (f"{what} {key}", 0.0) for what in (("gone",) if change.deleted else ("moved", "vmi"))
+            )
+            yield f"vm {key}", 0.0
+        elif change.kind == vm.MACHINE:
+            yield f"vm {key}", 0.0
+        elif change.kind == "Pod":
+            yield from ((what, 0.0) for what in _pod_keys(change))
 
     def reconcile(self, stage: Stage, key: str) -> float | None:
         what, namespace, name = key.split(" ")
         match what:
+            case "vm":
+                vm.reconcile_machine(stage, namespace, name)
+            case "vmi":
+                moments = (
+                    vm.reconcile_instance(stage, namespace, name),
+                    evacuation.reconcile(stage, namespace, name),
+                )
+                return min((moment for moment in moments if moment is not None), default=None)
+            case "lost":
+                vm.notice_lost_launcher(stage, namespace, name)
             case "migration":
                 return _migrate(stage, namespace, name)
             case "ended":
@@ -59,6 +69,18 @@ class KubeVirt:
             case "pod":
                 _continue(stage, namespace, stage.recall("pod", f"{namespace} {name}"))
         return None
+
+
+def _pod_keys(change: Change) -> Iterable[str]:
+    labels = (change.body or {}).get("metadata", {}).get("labels", {})
+    if CREATED_BY not in labels:
+        return
+    if JOB in labels:
+        yield f"pod {change.namespace} {change.name}"
+    elif not change.deleted:
+        yield f"vmi {change.namespace} {labels.get(VM_NAME, '')}"
+    if change.deleted:
+        yield f"lost {change.namespace} {labels.get(VM_NAME, '')}"
 
 
 def _continue(stage: Stage, namespace: str, migration: Any) -> None:
@@ -137,31 +159,6 @@ def _away_from(node: str) -> dict[str, Any]:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
 
 
-def launcher(vmi: Body, salt: str) -> dict[str, Any]:
-    """The virt-launcher pod of a VMI, not yet on a node."""
-    metadata = vmi["metadata"]
-    digest = hashlib.sha256(f"{metadata['uid']}/{salt}".encode()).hexdigest()
-    # The letters that Kubernetes uses in generated names: no vowels, nothing that looks like another.
-    letters = "bcdfghjklmnpqrstvwxz2456789"
-    suffix = "".join(letters[int(digest[2 * i : 2 * i + 2], 16) % len(letters)] for i in range(5))
-    networks = [n["multus"]["networkName"] for n in vmi["spec"].get("networks", ()) if "multus" in n]
-    memory = vmi["spec"]["domain"]["memory"]["guest"]
-    return {
-        "metadata": {
-            "name": f"virt-launcher-{metadata['name']}-{suffix}",
-            "namespace": metadata["namespace"],
-            "labels": {**LAUNCHER, CREATED_BY: metadata["uid"], "vm.kubevirt.io/name": metadata["name"]},
-            "annotations": {"k8s.v1.cni.cncf.io/networks": ",".join(networks)},
-        },
-        "spec": {
-            "containers": [
-                {"name": "compute", "resources": {"requests": {"memory": str(bytes_of(memory))}}},
-            ],
-        },
-        "status": {"phase": "Pending"},
-    }
-
-
 def _await_pod(stage: Stage, namespace: str, name: str) -> float | None:
     target = stage.recall("target", f"{namespace} {name}")
     pod = stage.cluster.get(Ref("v1", "Pod", target["pod"], namespace)) if target else None
@@ -210,15 +207,16 @@ def _complete(stage: Stage, namespace: str, name: str, migration: Body, vmi: Bod
     status = {
         "nodeName": node,
         "activePods": dict.fromkeys(gone),
+        "evacuationNodeName": None,
         "migrationState": {"completed": True, "endTimestamp": stamp(stage.clock.now())},
     }
     labels = {"labels": {NODE_NAME: node}}
     ref = Ref(KUBEVIRT, VMI, vmi["metadata"]["name"], namespace)
     stage.cluster.write(MergePatch(ref, {"metadata": labels, "status": status}))
     _phase(stage, namespace, name, "Succeeded")
-    for old in _launchers(stage, namespace, vmi["metadata"]["uid"]):
+    for old in launchers(stage.cluster, namespace, vmi["metadata"]["uid"]):
         if old["metadata"]["name"] != target["pod"]:
-            _delete_pod(stage, namespace, old["metadata"]["name"])
+            delete_pod(stage.cluster, namespace, old["metadata"]["name"])
 
 
 def _end(stage: Stage, namespace: str, name: str) -> None:
@@ -236,6 +234,7 @@ def _end(stage: Stage, namespace: str, name: str) -> None:
         stage.keep(VMI, f"{namespace} {target['vmi']}", None)
         stage.keep("pod", f"{namespace} {target['pod']}", None)
         _undo(stage, namespace, target)
+        evacuation.reconcile(stage, namespace, target["vmi"])
     for waiting in stage.recall("waiting", "all") or {}:
         _migrate(stage, *waiting.split(" "))
 
@@ -248,7 +247,7 @@ def _undo(stage: Stage, namespace: str, target: Mapping[str, Any]) -> None:
     if move.get("targetPod") == target["pod"] and move.get("completed"):
         return
     pod = stage.cluster.get(Ref("v1", "Pod", target["pod"], namespace))
-    _delete_pod(stage, namespace, target["pod"])
+    delete_pod(stage.cluster, namespace, target["pod"])
     if vmi is None or move.get("targetPod") != target["pod"]:
         return
     state = {"completed": True, "failed": True, "endTimestamp": stamp(stage.clock.now())}
@@ -256,18 +255,8 @@ def _undo(stage: Stage, namespace: str, target: Mapping[str, Any]) -> None:
     stage.cluster.write(MergePatch(ref, {"status": {"migrationState": state, "activePods": active}}))
 
 
-def _launchers(stage: Stage, namespace: str, uid: str) -> tuple[Body, ...]:
-    return stage.cluster.list("v1", "Pod", namespace=namespace, labels={CREATED_BY: uid}).items
-
-
 def _remove_launchers(stage: Stage, namespace: str, name: str) -> None:
-    labels = {**LAUNCHER, "vm.kubevirt.io/name": name}
+    labels = {**LAUNCHER, VM_NAME: name}
     if stage.cluster.get(Ref(KUBEVIRT, VMI, name, namespace)) is None:
         for pod in stage.cluster.list("v1", "Pod", namespace=namespace, labels=labels).items:
-            _delete_pod(stage, namespace, pod["metadata"]["name"])
-
-
-def _delete_pod(stage: Stage, namespace: str, name: str) -> None:
-    # Somebody may have deleted it already, which is all that was wanted.
-    with suppress(NotFound):
-        stage.cluster.write(Delete(Ref("v1", "Pod", name, namespace)))
+            delete_pod(stage.cluster, namespace, pod["metadata"]["name"])

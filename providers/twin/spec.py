@@ -243,6 +243,10 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
     fields = top.mapping(_TOP)
     networks = _read_networks(_or_default(fields, "networks", top))
     nodes = _read_nodes(fields, top)
+    apis = _read_apis(_or_default(fields, "apis", top), "nmstate" in fields)
+    vms = _or_default(fields, "vms", top)
+    if vms.value and not apis["kubevirt"]:
+        raise vms.fail("a world without KubeVirt (apis.kubevirt: absent) has no VMs")
     return WorldSpec(
         name,
         _or_default(fields, "seed", top).integer(),
@@ -253,8 +257,8 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
         _read_limits(_or_default(fields, "limits", top)),
         networks,
         nodes,
-        _read_vms(_or_default(fields, "vms", top), networks, nodes),
-        _read_apis(_or_default(fields, "apis", top), "nmstate" in fields),
+        _read_vms(vms, networks, nodes),
+        apis,
         _or_default(fields, "multusIsolation", top).switch(),
         _read_probes(_or_default(fields, "probes", top)),
     )

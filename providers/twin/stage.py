@@ -48,6 +48,7 @@ class Settings:
     """What the nmstate handler pings and resolves before an apply (`gateway`, `dns`): up or down."""
     vm_start: float = 10.0
     vm_stop: float = 5.0
+    multus_isolation: bool = False
 
 
 class Stage(World, Protocol):

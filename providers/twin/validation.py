@@ -6,6 +6,7 @@ Built-in kinds are not checked field by field. Of the CRDs' CEL rules the twin k
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -159,7 +160,8 @@ def _broken_rules(schema: Schema, value: Any, old: Any, path: str) -> Iterator[s
     for rule in schema.get("x-kubernetes-validations", ()):
         holds = _RULES[rule["rule"]]
         if not holds(value, old):
-            yield f'{path}: Invalid value: "{_TYPES.get(type(value), "null")}": {rule["message"]}'
+            shown = f"{json.dumps(value)}: " if not isinstance(value, Mapping | list) else ""
+            yield f"{path}: Invalid value: {shown}{rule['message']}"
     for inner, item, at, key in _children(schema, value, path):
         before = old.get(key) if isinstance(old, Mapping) and isinstance(key, str) else None
         yield from _broken_rules(inner, item, before, at)
