@@ -28,6 +28,8 @@ from providers.ports import (
 )
 
 _BY_AUTHORISER = re.compile(r'(\S+ )*?(is )?forbidden: User ".*?" cannot \S+ (resource|path) ')
+_WHOLE_OBJECT = re.compile(r'^ ?"" is invalid: patch: Invalid value: ".*": (?=\w)', re.S)
+_UNSAID = "the server rejected our request due to an error in our request"
 _WEBHOOK_DOWN = "failed calling webhook"
 _BUDGET = "DisruptionBudget"
 _LONGEST = 500
@@ -103,7 +105,10 @@ def _names_object(status: Mapping[str, Any]) -> bool:
 
 def _said(status: Mapping[str, Any]) -> str:
     """What the server said, with the causes that its message leaves out (why an eviction has to wait)."""
-    message = _message(status)
+    # A patch that makes an object invalid is answered with the whole of that object, before the reason.
+    message = _WHOLE_OBJECT.sub("invalid patch: ", _message(status))
+    if message == _UNSAID:
+        message = f"{message} (of a JSON patch: one of its operations does not apply)"
     more = [cause.get("message") or "" for cause in _causes(status)]
     return " ".join(filter(None, [message, *(cause for cause in more if cause not in message)]))
 

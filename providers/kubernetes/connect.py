@@ -112,15 +112,15 @@ def _told(place: Place) -> Iterator[None]:
         ) from error
     except Untrusted as error:
         raise ConnectError(
-            f"{_at(place)}: {_why(error)}. Name its authority in the kubeconfig (certificate-authority)."
+            f"{_at(place)}: {_why(error, place)}. Name its authority in the kubeconfig (certificate-authority)."
         ) from error
     except NotSent as error:
         raise ConnectError(
-            f"{_at(place)} is not reachable: {_why(error)}. Check the network, and the server's URL."
+            f"{_at(place)} is not reachable: {_why(error, place)}. Check the network, and the server's URL."
         ) from error
     except PortError as error:
         raise ConnectError(
-            f"{_at(place)} does not answer as a Kubernetes API does: {_why(error)}. Check the server's URL."
+            f"{_at(place)} does not answer as a Kubernetes API does: {_why(error, place)}. Check the server's URL."
         ) from error
 
 
@@ -128,6 +128,9 @@ def _at(place: Place) -> str:
     return f"the cluster of context {place.context!r} at {place.server}"
 
 
-def _why(error: PortError) -> str:
-    """Without what was asked: it was nothing that the user asked for."""
-    return str(error).removeprefix("discover v1: ").removeprefix(f"get {_SYSTEM}: ").rstrip(".")
+def _why(error: PortError, place: Place) -> str:
+    """Without what was asked, for it was nothing that the user asked for, and where, which is said already."""
+    why = str(error)
+    for known in ("discover v1: ", f"get {_SYSTEM}: ", f"{place.server} was not reached: "):
+        why = why.removeprefix(known)
+    return why.rstrip(".")

@@ -23,7 +23,9 @@ CONNECTING = 5.0
 """Seconds for a connection to be made."""
 
 _UNTRUSTED = re.compile(r"certificate verify failed:? *([^(]*)", re.I)
-_OBJECT = re.compile(r"<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)|^[:, ]+")
+_CLIENTS = re.compile(
+    r"<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)|Failed to establish a new connection:|\(?\[Errno -?\d+\]|^[:, ]+"
+)
 
 
 class NotSent(Unreachable):
@@ -132,11 +134,12 @@ class Transport:
 
         if isinstance(error, NewConnectionError | ConnectTimeoutError | ProxyError):
             return NotSent(f"{call.title}: {self.url} was not reached: {_plain(str(error))}")
-        what = "no answer in time" if isinstance(error, ReadTimeoutError) else _plain(str(error))
+        cause = error.args[-1] if error.args and isinstance(error.args[-1], Exception) else error
+        what = "no answer in time" if isinstance(error, ReadTimeoutError) else _plain(str(cause))
         text = f"{call.title}: the connection to {self.url} was lost: {what}"
         return InDoubt(f"{text}. It may have been done") if call.writes else Unreachable(text)
 
 
 def _plain(text: str) -> str:
     """An error of the client's layers without the names of its objects."""
-    return _OBJECT.sub("", text).strip(" :,.()") or text
+    return " ".join(_CLIENTS.sub("", text).split()).strip(" :,.()") or text

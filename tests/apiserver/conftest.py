@@ -1,4 +1,4 @@
-"""One API server for the whole session, shared by the tests here.
+"""One API server for the whole session, shared by the tests here, and a twin beside it for each test of both.
 
 Invariant: a test makes what it needs in a namespace, or under a name prefix, of its own.
 """
@@ -6,10 +6,22 @@ Invariant: a test makes what it needs in a namespace, or under a name prefix, of
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 
 import pytest
 
+from providers.kubernetes import KubernetesCluster, connect
+from providers.ports import Body, Cluster, Create, Ref
+from providers.twin import init_world, open_world
+
 from .server import ApiServer, CannotRun, binaries
+
+KUBEVIRT = "kubevirt.io/v1"
+NMSTATE = "nmstate.io/v1"
+_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +33,64 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         pytest.skip(f"no API server: {reason}")
     with ApiServer.up(tmp_path_factory.mktemp("apiserver")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def admin(server: ApiServer) -> Iterator[KubernetesCluster]:
+    """The API server through the port, as somebody who may do everything."""
+    cluster, _, _ = connect("admin", str(server.kubeconfig("admin")))
+    yield cluster
+    cluster.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A cluster behind the port, and a namespace in it that nobody else uses."""
+
+    cluster: Cluster
+    space: str
+
+    def map(self, name: str) -> Ref:
+        return Ref("v1", "ConfigMap", name, self.space)
+
+    def policy(self, name: str) -> Ref:
+        return Ref(NMSTATE, "NodeNetworkConfigurationPolicy", f"{self.space}-{name}")
+
+    def vmi(self, name: str) -> Ref:
+        return Ref(KUBEVIRT, "VirtualMachineInstance", name, self.space)
+
+    def pod(self, name: str) -> Ref:
+        return Ref("v1", "Pod", name, self.space)
+
+    def now(self, ref: Ref) -> Body:
+        """The object as it is; it has to be there."""
+        found = self.cluster.get(ref)
+        assert found is not None, f"there is no {ref}"
+        return found
+
+    def version(self, ref: Ref) -> str:
+        return str(self.now(ref)["metadata"]["resourceVersion"])
+
+
+@pytest.fixture(params=["twin", "real"])
+def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
+    """The twin, and the real API server: what is tested of one holds for the other."""
+    space = f"t{next(_numbers)}"
+    if request.param == "real":
+        cluster: Cluster = request.getfixturevalue("admin")
+        yield _side(cluster, space)
+        return
+    with _twin(tmp_path / "world") as cluster:
+        yield _side(cluster, space)
+
+
+@contextmanager
+def _twin(folder: Path) -> Iterator[Cluster]:
+    init_world({"nodes": {"worker-01": {}}, "apis": {"nmstate": "present", "metallb": "present"}}, folder)
+    with open_world(folder) as world:
+        yield world.cluster
+
+
+def _side(cluster: Cluster, space: str) -> Side:
+    cluster.write(Create(Ref("v1", "Namespace", space), {}))
+    return Side(cluster, space)
