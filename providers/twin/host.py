@@ -20,6 +20,7 @@ from providers.twin.kubelet import Kubelet
 from providers.twin.kubevirt import KubeVirt
 from providers.twin.nmstate_operator import NmstateOperator
 from providers.twin.ovn_controller import OvnController
+from providers.twin.ovnk_nads import OvnkNads
 from providers.twin.scheduler import Scheduler
 from providers.twin.stage import UNITS, Change, Controller, Settings
 from providers.twin.store import Store
@@ -30,7 +31,16 @@ DATABASE = "Open_vSwitch"
 
 
 def all_controllers() -> tuple[Controller, ...]:
-    return Scheduler(), Kubelet(), KubeVirt(), Vswitchd(), OvnController(), Forwarding(), NmstateOperator()
+    return (
+        Scheduler(),
+        Kubelet(),
+        KubeVirt(),
+        Vswitchd(),
+        OvnController(),
+        Forwarding(),
+        OvnkNads(),
+        NmstateOperator(),
+    )
 
 
 class Host:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from providers.ports import Body, MergePatch, Ref
+from providers.ports import AlreadyExists, Body, Create, MergePatch, Ref
 from providers.twin import ovs_view
 from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, VM, attachments, mac_of
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Change, Settings, Stage
 
 VM_NAME = "vm.kubevirt.io/name"
+_OPEN_TO_ALL = ("default", "openshift-multus", "openshift-sriov-network-operator", "openshift-cnv")
 
 
 class Kubelet:
@@ -55,11 +57,40 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
     pod = stage.cluster.get(ref)
     if pod is None or pod["status"].get("phase") != "Pending":
         return
+    foreign = _foreign_network(pod) if stage.settings.multus_isolation else None
+    if foreign is not None:
+        _report_isolation(stage, pod, foreign)
+        return
     plug(stage, pod)
     ready = {"type": "Ready", "status": "True"}
     conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
     status = {"phase": "Running", "conditions": [*conditions, ready]}
     stage.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
+
+
+def _foreign_network(pod: Body) -> str | None:
+    """The namespace of a NAD that multus does not give to pods of this one."""
+    own = pod["metadata"]["namespace"]
+    named = pod["metadata"].get("annotations", {}).get("k8s.v1.cni.cncf.io/networks", "")
+    spaces = [reference.partition("/")[0] for reference in named.split(",") if "/" in reference]
+    return next((space for space in spaces if space not in (own, *_OPEN_TO_ALL)), None)
+
+
+def _report_isolation(stage: Stage, pod: Body, foreign: str) -> None:
+    metadata = pod["metadata"]
+    own = metadata["namespace"]
+    why = (
+        "namespace isolation enabled, annotation violates permission, "
+        f"pod is in namespace {own} but refers to target namespace {foreign}"
+    )
+    body = {
+        "type": "Warning",
+        "reason": "FailedCreatePodSandBox",
+        "message": f"Failed to create pod sandbox: {why}",
+        "involvedObject": {"kind": "Pod", "namespace": own, "name": metadata["name"], "uid": metadata["uid"]},
+    }
+    with suppress(AlreadyExists):
+        stage.cluster.write(Create(Ref("v1", "Event", f"{metadata['name']}.sandbox", own), body))
 
 
 def plug(stage: Stage, pod: Body) -> None:

@@ -5,13 +5,12 @@ Invariant: a network's switch ports are named after the network (the `name` in t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from providers.ports import Body, Cluster, Ref
+from providers.twin.nad_rules import Broken, parse
 
 NAD_API = "k8s.cni.cncf.io/v1"
 KUBEVIRT = "kubevirt.io/v1"
@@ -51,21 +50,17 @@ def outer(lsp: str) -> str:
     return f"patch-{lsp}-to-br-int"
 
 
-@lru_cache(maxsize=4096)
-def _parse(config: str) -> Network | None:
-    found = json.loads(config)
-    if found.get("topology") != "localnet":
+def network_of(nad: Body) -> Network | None:
+    """The localnet network that a NAD describes; None for one of another kind, or one that OVN-Kubernetes refuses."""
+    metadata = nad["metadata"]
+    try:
+        found = parse((nad.get("spec") or {}).get("config"), f"{metadata['namespace']}/{metadata['name']}")
+    except Broken:
+        return None
+    if found is None or found["topology"] != "localnet":
         return None
     localnet = found.get("physicalNetworkName") or found["name"]
-    return Network(found["name"], localnet, int(found.get("vlanID", 0)))
-
-
-def network_of(nad: Body) -> Network | None:
-    """The localnet network that a NAD describes; None for one of another kind, or one whose config is broken."""
-    try:
-        return _parse(nad["spec"]["config"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    return Network(found["name"], localnet, found.get("vlanID", 0))
 
 
 def all_networks(cluster: Cluster) -> dict[str, Network]:

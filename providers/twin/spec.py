@@ -17,7 +17,7 @@ from providers.twin.kinds import DEFAULT_APIS
 
 Path = tuple[str | int, ...]
 
-CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "nmstate-operator")
+CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "ovn-kubernetes", "nmstate-operator")
 _TIMINGS = {"vswitchd": 0.003, "ovnController": 0.002, "migration": 4, "macAgeing": 300, "start": 10, "stop": 5}
 _LIMITS = {"migrationsPerCluster": 5, "outboundPerNode": 2}
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
