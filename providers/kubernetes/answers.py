@@ -31,6 +31,13 @@ _BY_AUTHORISER = re.compile(r'(\S+ )*?(is )?forbidden: User ".*?" cannot \S+ (re
 _WHOLE_OBJECT = re.compile(r'^ ?"" is invalid: patch: Invalid value: ".*": (?=\w)', re.S)
 _UNSAID = "the server rejected our request due to an error in our request"
 _WEBHOOK_DOWN = "failed calling webhook"
+_REFUSED_AS_500 = (
+    "field not declared in schema",
+    "failed to create typed patch object",
+    "resourceVersion should not be set on objects to be created",
+)
+"""What the server says, before it stores anything, and counts among its own errors."""
+
 _BUDGET = "DisruptionBudget"
 _LONGEST = 500
 """Characters of an answer that is no Status: a proxy's page says who answered in its first lines."""
@@ -81,6 +88,8 @@ def failure(
             return BudgetSpent(said, _retry_after(answer, status))
         case 429 | 503:
             return Busy(said, _retry_after(answer, status))
+    if answer.status == 500 and any(refusal in _message(status) for refusal in _REFUSED_AS_500):
+        return Refused(said)
     if answer.status >= 500 or answer.status == 408:
         # Webhooks are called before anything is stored.
         in_doubt = writes and _WEBHOOK_DOWN not in _message(status)

@@ -7,7 +7,7 @@ them; none replaces an object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -39,7 +39,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request. `title` is what messages call it: the verb and the object."""
+    """One HTTP request. `title` is what messages call it: the verb and the object.
+
+    `harmless` is one that stores nothing though it is no GET: a dry run, a review.
+    """
 
     title: str
     method: str
@@ -47,10 +50,12 @@ class Call:
     query: tuple[tuple[str, str], ...] = ()
     body: Any = None
     content: str = _JSON
+    harmless: bool = False
 
     @property
     def writes(self) -> bool:
-        return self.method != "GET"
+        """Whether something may have happened when no answer comes."""
+        return self.method != "GET" and not self.harmless
 
 
 def root(api: str) -> str:
@@ -89,6 +94,10 @@ def watching(resource: Resource, kind: str, since: str, seconds: int) -> Call:
 
 def writing(resource: Resource, request: Write, *, dry_run: bool) -> Call:
     """Any write. Raises Refused for what the API would take for another object than `request` names."""
+    return replace(_written(resource, request, dry_run), harmless=dry_run or not resource.kept)
+
+
+def _written(resource: Resource, request: Write, dry_run: bool) -> Call:
     ref = request.ref
     if resource.kept and resource.namespaced != bool(ref.namespace):
         scope = "is in a namespace, and none is given" if resource.namespaced else "is in no namespace"
