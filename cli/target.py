@@ -6,22 +6,22 @@ a target file) says which world is meant, and a world that cannot name its clust
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from pydantic import Field
-
-from cli.files import only_document
+from cli.targetfile import LocalNode, PodPart, SshPart, Target, beside, read_target
 from cli.worldfile import folder_refused
-from plans.desired.models import Model
-from plans.desired.source import Document
-from plans.desired.validation import Wording, fit, nearest
+from plans.desired.source import Document, Loc
+from plans.desired.validation import nearest
 from plans.errors import InputError, Problem
-from providers.ports import Clock, Cluster, NodeShell, Ovsdb, PortError, Ref, Unreachable, World
+from providers.kubernetes.clock import SystemClock
+from providers.ports import Clock, Cluster, NodeShell, Ovsdb, PortError, Ref, World
 
 if TYPE_CHECKING:
     from providers.twin import TwinWorld
@@ -33,176 +33,191 @@ VARIABLE = "OVSPLAN_TARGET"
 class TargetInfo:
     """What people and stores call a target. `title` follows `Target: `; `identity` outlives every path."""
 
-    kind: Literal["simulated", "mixed"]
+    kind: Literal["simulated", "mixed", "cluster"]
     title: str
     identity: str
 
 
-class _Cluster(Model):
-    twin: Annotated[str, Field(min_length=1)]
-
-
-class _LocalNode(Model):
-    exec: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    rundir: Annotated[str, Field(min_length=1)]
-
-
-class _Nodes(Model):
-    via: Literal["twin", "local"] = "twin"
-    local: Mapping[str, _LocalNode] | None = None
-
-
-class _Target(Model):
-    cluster: _Cluster
-    nodes: _Nodes = _Nodes()
-
-
-_WORDING = Wording(
-    expected={
-        ("cluster",): "{twin: DIR}",
-        ("cluster", "twin"): "the folder of a twin",
-        ("nodes",): "{via: twin}, or {via: local, local: {NODE: {exec: [...], rundir: DIR}}}",
-        ("nodes", "local"): "a mapping of nodes to {exec: [...], rundir: DIR}",
-        ("nodes", "local", "*"): "{exec: [...], rundir: DIR}",
-        ("nodes", "local", "*", "exec"): "a list: the command that leads into the node",
-        ("nodes", "local", "*", "rundir"): "the folder with db.sock and the control sockets",
-    },
-    later_fields=frozenset(
-        {("cluster", "context"), ("cluster", "kubeconfig"), ("nodes", "pod"), ("nodes", "ssh")}
-    ),
-    later_values={("nodes", "via"): frozenset({"pod", "ssh"})},
-)
-
-
-def open_target(*, twin: str | None, context: str | None, target: str | None) -> tuple[TargetInfo, World]:
+def open_target(
+    *, twin: str | None, context: str | None, target: str | None, kubeconfig: str | None = None
+) -> tuple[TargetInfo, World]:
     """The world that the options name, open. Raises InputError."""
     options = {"--twin": twin, "--context": context, "--target": target}
     given = {option: value for option, value in options.items() if value}
+    if kubeconfig and "--context" not in given:
+        raise InputError(
+            f"--kubeconfig {kubeconfig}: not used without --context. Give --context NAME as well, or leave it out."
+        )
     if not given and os.environ.get(VARIABLE):
         given = {"--target": os.environ[VARIABLE]}
     if not given:
         raise InputError(
-            "no target: there is no default world. Give --twin DIR (a simulated cluster), --target FILE "
-            f"(a target file), or set {VARIABLE} to a target file; --context NAME is {_NO_CONTEXT}."
+            "no target: there is no default world. Give --context NAME (a context of your kubeconfig), "
+            f"--twin DIR (a simulated cluster) or --target FILE (a target file), or set {VARIABLE} to a target file."
         )
     if len(given) > 1:
         raise InputError(f"found {' and '.join(given)}; a command has one target. Give one of them.")
     ((option, value),) = given.items()
     if option == "--context":
-        raise InputError(f"--context {value}: {_NO_CONTEXT}. Give --twin DIR or --target FILE.")
+        return _open_context(value, kubeconfig)
     return _open_twin(value) if option == "--twin" else _open_file(value)
 
 
-_NO_CONTEXT = "for later: this version does not yet reach a cluster by the Kubernetes API"
+class _Nodes(Protocol):
+    """One way to all nodes."""
+
+    def shell(self, node: str) -> NodeShell: ...
+
+    def ovsdb(self, node: str) -> Ovsdb: ...
 
 
-class _MixedWorld:
-    """The Kubernetes API and clock of a twin, and nodes that are really there."""
+class _Closing(_Nodes, Protocol):
+    """A way that leaves something behind unless it is closed."""
 
-    def __init__(
-        self, twin: TwinWorld, path: str, ovsdbs: Mapping[str, Ovsdb], shells: Mapping[str, NodeShell]
-    ) -> None:
-        self._twin = twin
-        self._path = path
-        self._ovsdbs = ovsdbs
-        self._shells = shells
+    def close(self) -> None: ...
 
-    @property
-    def cluster(self) -> Cluster:
-        return self._twin.cluster
 
-    @property
-    def clock(self) -> Clock:
-        return self._twin.clock
+@dataclass(frozen=True)
+class _JoinedWorld:
+    """A Kubernetes API, and nodes that are reached by other means than it simulates."""
+
+    cluster: Cluster
+    clock: Clock
+    nodes: _Nodes
 
     def ovsdb(self, node: str) -> Ovsdb:
-        if node not in self._ovsdbs:
-            raise self._no_way_to(node)
-        return self._ovsdbs[node]
+        return self.nodes.ovsdb(node)
 
     def shell(self, node: str) -> NodeShell:
-        if node not in self._shells:
-            raise self._no_way_to(node)
-        return self._shells[node]
-
-    def _no_way_to(self, node: str) -> Unreachable:
-        return Unreachable(f"{self._path} names no way to node {node}; add it under nodes.local")
+        return self.nodes.shell(node)
 
 
 def _open_twin(folder: str) -> tuple[TargetInfo, World]:
     world = _twin_world(folder, wall_clock=False)
     title = f"SIMULATED twin world {world.name!r} ({_shown(folder)})"
-    return TargetInfo("simulated", title, _identity(world, folder)), world
+    return TargetInfo("simulated", title, _identity(world.cluster, folder)), world
+
+
+def _open_context(context: str, kubeconfig: str | None) -> tuple[TargetInfo, World]:
+    from providers.kubernetes.connect import connect
+    from providers.kubernetes.kubeconfig import ConnectError
+    from providers.node.pod import PodNodes
+
+    try:
+        cluster, title, identity = connect(context, kubeconfig)
+    except ConnectError as error:
+        raise InputError(f"--context {context}: {error}") from error
+    nodes = _closed_at_exit(PodNodes(cluster, cluster.api_client))
+    world = _JoinedWorld(cluster, SystemClock(), nodes)
+    return TargetInfo("cluster", f"{title}, nodes by pod exec", identity), world
 
 
 def _open_file(path: str) -> tuple[TargetInfo, World]:
-    target, document = _read_target(path)
-    folder = str(Path(path).parent / target.cluster.twin)
-    if target.nodes.local is None:
+    target, document = read_target(path)
+    if target.cluster.twin is None:
+        return _open_cluster_file(path, target, document)
+    folder = beside(path, target.cluster.twin)
+    if target.via == "twin":
         return _open_twin(folder)
     twin = _twin_world(folder, wall_clock=True)
-    _check_nodes(twin, target.nodes.local, document)
-    world = _mixed_world(twin, path, target.nodes.local)
-    count = len(target.nodes.local)
-    nodes = f"{count} node{'' if count == 1 else 's'}"
-    title = f"twin API at {_shown(folder)}, real Open vSwitch and OVN on {nodes} ({path})"
-    return TargetInfo("mixed", title, _identity(world, path)), world
+    _check_nodes(twin.cluster, target, document)
+    world = _JoinedWorld(twin.cluster, twin.clock, _nodes(target, path, twin.cluster))
+    title = f"twin API at {_shown(folder)}, {_called(target)} ({path})"
+    return TargetInfo("mixed", title, _identity(twin.cluster, path)), world
 
 
-def _read_target(path: str) -> tuple[_Target, Document]:
-    if Path(path).is_dir():
-        raise InputError(
-            [Problem(path, 0, 0, "is a folder, expected a target file. A twin's folder goes to --twin.")]
+def _open_cluster_file(path: str, target: Target, document: Document) -> tuple[TargetInfo, World]:
+    from providers.kubernetes.connect import connect
+    from providers.kubernetes.kubeconfig import ConnectError
+    from providers.node.pod import PodNodes, PodSettings
+
+    kubeconfig = target.cluster.kubeconfig
+    try:
+        cluster, title, identity = connect(
+            target.cluster.context or "", beside(path, kubeconfig) if kubeconfig else None
         )
-    document, problems = only_document(path, "target")
-    target, unfit = fit(_Target, document, _WORDING)
-    problems += unfit
-    if target:
-        problems += _contradictions(target, document)
-    if target is None or problems:
-        raise InputError(problems)
-    return target, document
+    except ConnectError as error:
+        raise InputError([document.problem(("cluster", "context"), str(error))]) from error
+    _check_nodes(cluster, target, document)
+    if target.via == "pod":
+        settings = PodSettings(**(target.nodes.pod or PodPart()).model_dump(exclude_none=True))
+        nodes: _Nodes = _closed_at_exit(PodNodes(cluster, cluster.api_client, settings))
+    else:
+        nodes = _nodes(target, path, cluster)
+    info = TargetInfo(
+        "mixed" if target.via == "local" else "cluster", f"{title}, {_called(target)} ({path})", identity
+    )
+    return info, _JoinedWorld(cluster, SystemClock(), nodes)
 
 
-def _contradictions(target: _Target, document: Document) -> list[Problem]:
-    local, via = ("nodes", "local"), target.nodes.via
-    if via == "twin" and target.nodes.local is not None:
-        message = "nodes.local: not used, as nodes.via is 'twin'. Write `via: local`, or remove it."
-        return [document.problem(local, message, at_key=True)]
-    if via == "local" and not target.nodes.local:
-        message = (
-            "nodes.local: names no node, but nodes.via is 'local'. Add NODE: {exec: [...], rundir: DIR}."
-        )
-        return [document.problem(local, message, at_key=True)]
-    return []
+def _called(target: Target) -> str:
+    if target.via == "local":
+        count = len(target.nodes.local or {})
+        return f"real Open vSwitch and OVN on {count} node{'' if count == 1 else 's'}"
+    return "nodes by pod exec" if target.via == "pod" else "nodes by ssh"
 
 
-def _check_nodes(twin: TwinWorld, local: Mapping[str, _LocalNode], document: Document) -> None:
+def _check_nodes(cluster: Cluster, target: Target, document: Document) -> None:
+    ssh = target.nodes.ssh
+    loc: Loc = ("nodes", "local") if target.via == "local" else ("nodes", "ssh", "hosts")
+    named = list(target.nodes.local or (ssh.hosts if ssh else {}))
+    if not named:
+        return
     with _asking(document.path):
-        known = [str(node["metadata"]["name"]) for node in twin.cluster.list("v1", "Node").items]
-    strangers = [name for name in local if name not in known]
-    if strangers:
-        raise InputError(
-            [
-                document.problem(
-                    ("nodes", "local", name),
-                    f"nodes.local: the cluster has no node {name!r}.{nearest(name, known) or ' Remove it.'}",
-                    at_key=True,
-                )
-                for name in strangers
-            ]
-        )
+        nodes = cluster.list("v1", "Node", keep=("metadata.name",)).items
+    known = [str(node["metadata"]["name"]) for node in nodes]
+    if strangers := [name for name in named if name not in known]:
+        raise InputError([_stranger(document, (*loc, name), known) for name in strangers])
 
 
-def _mixed_world(twin: TwinWorld, path: str, local: Mapping[str, _LocalNode]) -> _MixedWorld:
-    from providers.node.local import LocalShell
-    from providers.ovsdb.client import UnixOvsdb
+def _stranger(document: Document, loc: Loc, known: list[str]) -> Problem:
+    where = ".".join(str(step) for step in loc[:-1])
+    name = str(loc[-1])
+    message = f"{where}: the cluster has no node {name!r}.{nearest(name, known) or ' Remove it.'}"
+    return document.problem(loc, message, at_key=True)
+
+
+def _nodes(target: Target, path: str, cluster: Cluster) -> _Nodes:
+    if target.via == "local":
+        return _local_nodes(path, target.nodes.local or {})
+    return _closed_at_exit(_ssh_nodes(path, target.nodes.ssh or SshPart(), cluster))
+
+
+def _local_nodes(path: str, local: Mapping[str, LocalNode]) -> _Nodes:
+    from providers.node.local import LocalNodes
 
     # Absolute: the daemons' control programs take the folder from their environment, wherever they run.
-    rundirs = {name: str((Path(path).parent / node.rundir).resolve()) for name, node in local.items()}
-    ovsdbs = {name: UnixOvsdb(f"{rundir}/db.sock") for name, rundir in rundirs.items()}
-    shells = {name: LocalShell(node.exec, rundirs[name]) for name, node in local.items()}
-    return _MixedWorld(twin, path, ovsdbs, shells)
+    ways = {name: (node.exec, str(Path(beside(path, node.rundir)).resolve())) for name, node in local.items()}
+    return LocalNodes(ways, f"{path} names no way to node {{node}}; add it under nodes.local")
+
+
+def _ssh_nodes(path: str, part: SshPart, cluster: Cluster) -> _Closing:
+    from providers.node.addresses import host_of
+    from providers.node.remote import RUNDIR
+    from providers.node.ssh import SshNodes
+    from providers.node.ssh_connection import SshSettings
+
+    files = {
+        name: str(Path(beside(path, value)).absolute()) if value else None
+        for name, value in (("identity", part.identity), ("known_hosts", part.known_hosts))
+    }
+    settings = SshSettings(user=part.user, port=part.port, jump=part.jump, sudo=part.sudo, **files)
+    return SshNodes(settings, host_of(cluster, part.hosts), rundir=part.rundir or RUNDIR)
+
+
+_C = TypeVar("_C", bound=_Closing)
+
+
+def _closed_at_exit(nodes: _C) -> _C:
+    def close() -> None:
+        try:
+            nodes.close()
+        except PortError as error:
+            # Too late for an exit code: it was the last thing to do, and what is left ends by itself.
+            print(f"warning: a debug pod is left for a while: {error}", file=sys.stderr)
+
+    atexit.register(close)
+    return nodes
 
 
 def _twin_world(folder: str, *, wall_clock: bool) -> TwinWorld:
@@ -214,10 +229,10 @@ def _twin_world(folder: str, *, wall_clock: bool) -> TwinWorld:
         raise folder_refused(folder, error) from error
 
 
-def _identity(world: World, where: str) -> str:
-    """The cluster behind a world: the uid of kube-system, which is made once in a cluster's life."""
+def _identity(cluster: Cluster, where: str) -> str:
+    """The cluster behind an API: the uid of kube-system, which is made once in a cluster's life."""
     with _asking(where):
-        namespace = world.cluster.get(Ref("v1", "Namespace", "kube-system"))
+        namespace = cluster.get(Ref("v1", "Namespace", "kube-system"))
     if namespace is None:
         raise InputError(
             [Problem(where, 0, 0, "no cluster: it has no namespace kube-system. Check the target.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from cli.files import read_yaml_files
-from cli.target import TargetInfo, open_target
+from cli.target import VARIABLE, TargetInfo, open_target
 from engine.execute import Signals
 from plans.desired import Desired, load_desired
 from plans.document import Target
@@ -37,6 +39,35 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class Where:
+    """The target, as the command line names it."""
+
+    twin: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    target: str | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a target is named, here or in OVSPLAN_TARGET."""
+        return bool(self._named() or os.environ.get(VARIABLE))
+
+    @property
+    def options(self) -> str:
+        """The options that name it again."""
+        return " ".join(f"{option} {shlex.quote(value)}" for option, value in self._named().items())
+
+    def _named(self) -> dict[str, str]:
+        given = {
+            "--twin": self.twin,
+            "--target": self.target,
+            "--context": self.context,
+            "--kubeconfig": self.kubeconfig,
+        }
+        return {option: value for option, value in given.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A target that was opened, and the options that name it on a command line."""
 
@@ -51,17 +82,34 @@ class Opened:
         return Target(self.info.identity, self.info.title)
 
 
-def target_options(command: F) -> F:
-    """--twin, --context and --target."""
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--context, --kubeconfig, --twin and --target, which `command` gets as `where`."""
+
+    @functools.wraps(command)
+    def gathered(
+        *args: Any,
+        twin: str | None,
+        context: str | None,
+        kubeconfig: str | None,
+        target: str | None,
+        **others: Any,
+    ) -> Any:
+        return command(*args, where=Where(twin, context, kubeconfig, target), **others)
+
     for decorator in (
         click.option(
             "--target", metavar="FILE", help="A target file (also OVSPLAN_TARGET): how the world is reached."
         ),
-        click.option("--context", metavar="NAME", help="A context of your kubeconfig."),
         click.option("--twin", metavar="DIR", help="A simulated cluster, made by `ovsplan twin init`."),
+        click.option("--kubeconfig", metavar="FILE", help="The file of --context; else as kubectl finds it."),
+        click.option(
+            "--context",
+            metavar="NAME",
+            help="The cluster of a context of your kubeconfig, nodes by its pods.",
+        ),
     ):
-        command = decorator(command)
-    return command
+        gathered = decorator(gathered)
+    return gathered
 
 
 def state_option(command: F) -> F:
@@ -75,12 +123,12 @@ def state_option(command: F) -> F:
     )(command)
 
 
-def open_world(twin: str | None, context: str | None, target: str | None) -> Opened:
+def open_world(where: Where) -> Opened:
     """Open the target that the options name, else OVSPLAN_TARGET."""
-    info, world = open_target(twin=twin, context=context, target=target)
-    named = {"--twin": twin, "--target": target, "--context": context}
-    options = " ".join(f"{option} {shlex.quote(value)}" for option, value in named.items() if value)
-    return Opened(info, world, Interpreter(world), options)
+    info, world = open_target(
+        twin=where.twin, context=where.context, target=where.target, kubeconfig=where.kubeconfig
+    )
+    return Opened(info, world, Interpreter(world), where.options)
 
 
 def say_target(title: str) -> None:

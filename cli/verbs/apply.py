@@ -18,6 +18,7 @@ from cli.render.run import Printer, render_recap
 from cli.wiring import (
     Failures,
     Opened,
+    Where,
     open_world,
     read_desired,
     say_target,
@@ -73,9 +74,7 @@ class Request:
 )
 def command(
     paths: tuple[str, ...],
-    twin: str | None,
-    context: str | None,
-    target: str | None,
+    where: Where,
     state: str,
     auto_approve: bool,
     nodes: tuple[str, ...],
@@ -87,7 +86,7 @@ def command(
     moved, 5 declined, 6 locked, 7 blocked by a hazard, 130 or 143 interrupted and resumable.
     """
     asked = Request(paths, auto_approve, nodes, accepted, state, _plan_file(paths))
-    opened = open_world(twin, context, target)
+    opened = open_world(where)
     say_target(opened.info.title)
     store = Store(Path(state), opened.info.identity) if Path(state).exists() else None
     unfinished = Journal(store).unfinished() if store else None

@@ -10,7 +10,15 @@ import click
 
 from cli.exits import CHANGES, DONE, HAZARD
 from cli.render.plan import render_plan
-from cli.wiring import DEFAULT_STATE, open_world, read_desired, say_target, state_option, target_options
+from cli.wiring import (
+    DEFAULT_STATE,
+    Where,
+    open_world,
+    read_desired,
+    say_target,
+    state_option,
+    target_options,
+)
 from plans.document import Plan, write
 from plans.errors import InputError
 
@@ -34,9 +42,7 @@ from plans.errors import InputError
 )
 def command(
     paths: tuple[str, ...],
-    twin: str | None,
-    context: str | None,
-    target: str | None,
+    where: Where,
     state: str,
     out: str | None,
     as_json: bool,
@@ -52,7 +58,7 @@ def command(
     from plans.planner import make_plan
 
     desired = read_desired(paths)
-    opened = open_world(twin, context, target)
+    opened = open_world(where)
     _check_state(state, opened.info.identity)
     facts = observe_for_plan(opened.hands, opened.world.clock, desired)
     plan = make_plan(desired, facts, opened.target, accepted=accepted, only=nodes)
@@ -63,9 +69,9 @@ def command(
     else:
         say_target(opened.info.title)
         click.echo(render_plan(plan))
-        where = f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
+        again = f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
         made_with = " ".join([*(f"--node {n}" for n in nodes), *(f"--accept-hazard {h}" for h in accepted)])
-        _say_next(plan, out, paths, where, made_with)
+        _say_next(plan, out, paths, again, made_with)
     if plan.blocking():
         return HAZARD
     return CHANGES if detailed_exitcode and not (plan.is_empty and not plan.is_partial) else DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,9 +9,8 @@ from pathlib import Path
 import click
 
 from cli.render.run import at, render_status
-from cli.target import VARIABLE
 from cli.verbs.apply import step_states
-from cli.wiring import DEFAULT_STATE, Opened, open_world, say_target, state_option, target_options
+from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from plans.document import Plan
 from plans.progress import progress, vms_without_network
 from state.journal import Journal, Run
@@ -24,14 +22,12 @@ from state.store import Store
 @target_options
 @state_option
 @click.option("--run", "name", metavar="RUN", help="Another run than the latest.")
-def command(twin: str | None, context: str | None, target: str | None, state: str, name: str | None) -> None:
+def command(where: Where, state: str, name: str | None) -> None:
     """Show the latest run: each node's checklist, what it waits for and since when, and the next command.
 
     With a target, also the VMs that have no network now.
     """
-    opened = (
-        open_world(twin, context, target) if twin or context or target or os.environ.get(VARIABLE) else None
-    )
+    opened = open_world(where) if where.is_given else None
     store = Store(Path(state), opened.info.identity if opened else None)
     journal = Journal(store)
     runs = journal.runs()

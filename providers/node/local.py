@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from providers.node.process import OutOfTime, finish
-from providers.ports import Finished, InDoubt, Unreachable
+from providers.ovsdb.client import UnixOvsdb
+from providers.ports import Finished, InDoubt, NodeShell, Ovsdb, Unreachable
 
 _NO_NAMESPACE = re.compile(r'(Cannot open network namespace|setting the network namespace) "')
 _NOT_FOUND = 127
@@ -60,3 +61,24 @@ class LocalShell:
             missing = done.err.startswith(failed + os.strerror(2))
             return Finished(_NOT_FOUND if missing else _NOT_EXECUTABLE, "", done.err)
         return done
+
+
+class LocalNodes:
+    """Nodes by name, each with its prefix and run directory; `stranger` is said of any other, with its `{node}`."""
+
+    def __init__(self, ways: Mapping[str, tuple[Sequence[str], str]], stranger: str) -> None:
+        self._shells = {name: LocalShell(prefix, rundir) for name, (prefix, rundir) in ways.items()}
+        self._ovsdbs = {name: UnixOvsdb(f"{rundir}/db.sock") for name, (_, rundir) in ways.items()}
+        self._stranger = stranger
+
+    def shell(self, node: str) -> NodeShell:
+        """The node's shell. Raises Unreachable for a node that is not among them."""
+        if node not in self._shells:
+            raise Unreachable(self._stranger.format(node=node))
+        return self._shells[node]
+
+    def ovsdb(self, node: str) -> Ovsdb:
+        """The node's database. Raises Unreachable for a node that is not among them."""
+        if node not in self._ovsdbs:
+            raise Unreachable(self._stranger.format(node=node))
+        return self._ovsdbs[node]

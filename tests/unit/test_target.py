@@ -18,9 +18,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refused(*, twin: str | None = None, context: str | None = None, target: str | None = None) -> list[str]:
+def refused(
+    *,
+    twin: str | None = None,
+    context: str | None = None,
+    target: str | None = None,
+    kubeconfig: str | None = None,
+) -> list[str]:
     with pytest.raises(InputError) as error:
-        open_target(twin=twin, context=context, target=target)
+        open_target(twin=twin, context=context, target=target, kubeconfig=kubeconfig)
     return str(error.value).splitlines()
 
 
@@ -48,10 +54,28 @@ def test_two_targets_are_one_too_many() -> None:
     ]
 
 
-def test_a_context_is_for_later_and_the_ways_of_today_are_named() -> None:
-    assert refused(context="prod") == [
-        "--context prod: for later: this version does not yet reach a cluster by the Kubernetes API. "
-        "Give --twin DIR or --target FILE."
+def test_a_context_that_no_kubeconfig_has_is_told_with_the_option() -> None:
+    Path("config").write_text("contexts: [{name: prod, context: {}}]\n", encoding="utf-8")
+    assert refused(context="prd", kubeconfig="config") == [
+        "--context prd: config: no context 'prd'. Did you mean 'prod'? There is: prod."
+    ]
+    assert refused(context="prod", kubeconfig="missing")[0].startswith(
+        "--context prod: no kubeconfig: missing does not exist."
+    )
+
+
+def test_a_kubeconfig_without_a_context_is_no_target() -> None:
+    for other in ({}, {"twin": "world"}):
+        assert refused(kubeconfig="config", **other) == [
+            "--kubeconfig config: not used without --context. Give --context NAME as well, or leave it out."
+        ]
+
+
+def test_a_context_in_a_target_file_is_told_with_its_place(folder: Path) -> None:
+    (folder / "lab").mkdir()
+    Path("lab/target.yaml").write_text("cluster:\n  kubeconfig: k/config\n  context: prod\n")
+    assert refused(target="lab/target.yaml") == [
+        "lab/target.yaml:3:12: no kubeconfig: lab/k/config does not exist. Give --kubeconfig FILE, or set KUBECONFIG."
     ]
 
 
@@ -73,21 +97,75 @@ def test_a_folder_is_no_target_file(folder: Path) -> None:
     [
         ("", ["target.yaml:1:1: the file is empty, expected a target."]),
         ("[]\n", ["target.yaml:1:1: document: found a list, expected a mapping. Change it."]),
-        ("nodes: {via: twin}\n", ["target.yaml:1:1: cluster: missing; expected {twin: DIR}. Add it."]),
         (
-            "cluster: {context: prod, kubeconfig: k, twin: world}\nnodes: {via: ssh}\n",
+            "nodes: {via: twin}\n",
+            ["target.yaml:1:1: cluster: missing; expected {context: NAME}, or {twin: DIR}. Add it."],
+        ),
+        (
+            "cluster: {context: prod, twin: world}\nnodes: {via: pod}\n",
+            ["target.yaml:1:11: cluster: found twin and context; a target has one cluster. Remove one."],
+        ),
+        (
+            "nodes: {via: pod}\ncluster: {}\n",
+            ["target.yaml:2:1: cluster: names none. Write {context: NAME}, or {twin: DIR}."],
+        ),
+        (
+            "cluster: {twin: world, kubeconfig: k}\n",
+            ["target.yaml:1:24: cluster.kubeconfig: not used, as the cluster is a twin. Remove it."],
+        ),
+        (
+            "cluster: {twin: world}\nnodes: {via: pod}\n",
             [
-                "target.yaml:1:11: cluster.context: not supported by this version. Remove it.",
-                "target.yaml:1:26: cluster.kubeconfig: not supported by this version. Remove it.",
-                "target.yaml:2:14: nodes.via: 'ssh' is not supported by this version; expected 'twin' or "
-                "'local'. Change it.",
+                "target.yaml:2:14: nodes.via: found 'pod'; with a twin as cluster, "
+                "expected 'twin', 'local' or 'ssh'. Change it."
+            ],
+        ),
+        (
+            "cluster: {context: prod}\nnodes: {via: twin}\n",
+            [
+                "target.yaml:2:14: nodes.via: found 'twin'; with a context as cluster, "
+                "expected 'pod', 'ssh' or 'local'. Change it."
+            ],
+        ),
+        (
+            "cluster: {context: prod}\nnodes: {ssh: {user: core}}\n",
+            ["target.yaml:2:9: nodes.ssh: not used, as nodes.via is 'pod'. Write `via: ssh`, or remove it."],
+        ),
+        (
+            "cluster: {context: prod}\nnodes:\n  via: ssh\n  ssh:\n    user: -core\n    port: 70000\n"
+            "    jump: a b\n    identity: 'a\"b'\n    rundir: run\n    sudo: yes please\n"
+            "    hosts: {worker-01: -oProxyCommand=x}\n    password: x\n",
+            [
+                "target.yaml:5:11: nodes.ssh.user: found '-core' (text), expected a login name. Change it.",
+                "target.yaml:6:11: nodes.ssh.port: found 70000 (a number), "
+                "expected a port from 1 to 65535. Change it.",
+                "target.yaml:7:11: nodes.ssh.jump: found 'a b' (text), "
+                "expected [USER@]HOST[:PORT], several with commas between. Change it.",
+                "target.yaml:8:15: nodes.ssh.identity: found 'a\"b', "
+                "expected a path without quotes and line breaks. Change it.",
+                "target.yaml:9:13: nodes.ssh.rundir: found 'run', expected an absolute path on the node. "
+                "Change it.",
+                "target.yaml:10:11: nodes.ssh.sudo: found 'yes please' (text), expected true or false. "
+                "Change it.",
+                "target.yaml:11:24: nodes.ssh.hosts.worker-01: found '-oProxyCommand=x' (text), "
+                "expected a host name or an address. Change it.",
+                "target.yaml:12:5: nodes.ssh.password: unknown field; expected hosts, identity, jump, "
+                "knownHosts, port, rundir, sudo or user. Remove it.",
+            ],
+        ),
+        (
+            "cluster: {context: prod}\nnodes: {via: pod, pod: {namespace: A_b, image: 3}}\n",
+            [
+                "target.yaml:2:36: nodes.pod.namespace: found 'A_b' (text), "
+                "expected the name of a namespace. Change it.",
+                'target.yaml:2:48: nodes.pod.image: found 3 (a number), expected text: quote it, as "3".',
             ],
         ),
         (
             "cluster: {twin: world}\nnodes: {via: locl}\n",
             [
                 "target.yaml:2:14: nodes.via: found 'locl', "
-                "expected 'twin' or 'local'. Did you mean 'local'?",
+                "expected 'twin', 'local', 'pod' or 'ssh'. Did you mean 'local'?",
             ],
         ),
         (
