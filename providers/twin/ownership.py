@@ -213,7 +213,7 @@ def entries(owners: list[Owner], api: str) -> list[dict[str, Any]]:
             "fieldsV1": _encode(owner.fields),
             **({"subresource": owner.subresource} if owner.subresource else {}),
         }
-        for owner in owners
+        for owner in sorted(owners, key=lambda owner: (owner.operation, owner.manager, owner.subresource))
         if owner.fields
     ]
 

@@ -70,6 +70,11 @@ def reconcile_machine(stage: Stage, namespace: str, name: str) -> None:
     if vmi is None and _starts(vm):
         _start(stage, vm)
     elif vmi is not None and not vmi["metadata"].get("deletionTimestamp") and _stops(vm, vmi):
+        if strategy_of(vm) == "RerunOnFailure" and vmi.get("status", {}).get("phase") == "Failed":
+            asked = {"stateChangeRequests": [{"action": "Start"}]}
+            vm = stage.cluster.write(
+                MergePatch(machine(namespace, name), {"status": asked}, subresource="status")
+            )
         _stop(stage, namespace, name)
     _report(stage, vm, stage.cluster.get(instance(namespace, name)))
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from providers.ports import AlreadyExists, Conflict, Create, Delete, MergePatch, NotFound, NotServed, Ref, Refused
+from providers.ports import (
+    AlreadyExists,
+    Conflict,
+    Create,
+    Delete,
+    MergePatch,
+    NotFound,
+    NotServed,
+    Ref,
+    Refused,
+)
 from providers.twin import TwinWorld
 from twin.worlds import KUBEVIRT, VMI, vmi
 
