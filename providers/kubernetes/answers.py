@@ -31,6 +31,8 @@ _BY_AUTHORISER = re.compile(r'(\S+ )*?(is )?forbidden: User ".*?" cannot \S+ (re
 _WHOLE_OBJECT = re.compile(r'^ ?"" is invalid: patch: Invalid value: ".*": (?=\w)', re.S)
 _UNSAID = "the server rejected our request due to an error in our request"
 _WEBHOOK_DOWN = "failed calling webhook"
+"""Webhooks are called before anything is stored."""
+
 _REFUSED_AS_500 = (
     "field not declared in schema",
     "failed to create typed patch object",
@@ -45,6 +47,10 @@ _LONGEST = 500
 
 class BudgetSpent(Busy):
     """An eviction met a disruption budget: a matter of minutes, and of somebody else's pods."""
+
+
+class WebhookDown(Unreachable):
+    """An admission webhook did not answer the API server: until it does, this is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,10 @@ def failure(
             return Busy(said, _retry_after(answer, status))
     if answer.status == 500 and any(refusal in _message(status) for refusal in _REFUSED_AS_500):
         return Refused(said)
+    if answer.status == 500 and _WEBHOOK_DOWN in _message(status):
+        return WebhookDown(said)
     if answer.status >= 500 or answer.status == 408:
-        # Webhooks are called before anything is stored.
-        in_doubt = writes and _WEBHOOK_DOWN not in _message(status)
-        return InDoubt(said) if in_doubt else Unreachable(said)
+        return InDoubt(said) if writes else Unreachable(said)
     if answer.status < 400:
         return Unreachable(f"{said} (a redirect: something else than an API server answers here)")
     return Refused(said)

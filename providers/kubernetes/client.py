@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from providers.kubernetes import calls
-from providers.kubernetes.answers import Answer, BudgetSpent, failure, judged
+from providers.kubernetes.answers import Answer, BudgetSpent, WebhookDown, failure, judged
 from providers.kubernetes.calls import Call, Resource
 from providers.kubernetes.discovery import Discovery
 from providers.kubernetes.pruning import pruned
@@ -198,7 +198,7 @@ class KubernetesCluster:
 
 
 def _repeatable(call: Call, error: Unreachable) -> bool:
-    if isinstance(error, Untrusted | BudgetSpent):
+    if isinstance(error, Untrusted | BudgetSpent | WebhookDown):
         return False
     return isinstance(error, NotSent | Busy) if call.writes else True
 

@@ -31,7 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         binaries()
     except CannotRun as reason:
         pytest.skip(f"no API server: {reason}")
-    with ApiServer.up(tmp_path_factory.mktemp("apiserver")) as server:
+    audit = {"rules": [{"level": "Metadata", "omitStages": ["RequestReceived"]}]}
+    with ApiServer.up(tmp_path_factory.mktemp("apiserver"), audit=audit) as server:
         yield server
 
 
@@ -75,13 +76,17 @@ class Side:
 @pytest.fixture(params=["twin", "real"])
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
     """The twin, and the real API server: what is tested of one holds for the other."""
-    space = f"t{next(_numbers)}"
     if request.param == "real":
-        cluster: Cluster = request.getfixturevalue("admin")
-        yield _side(cluster, space)
+        yield Side(request.getfixturevalue("admin"), request.getfixturevalue("space"))
         return
     with _twin(tmp_path / "world") as cluster:
-        yield _side(cluster, space)
+        yield Side(cluster, _new_space(cluster))
+
+
+@pytest.fixture
+def space(admin: KubernetesCluster) -> str:
+    """A namespace of the API server's that nobody else uses."""
+    return _new_space(admin)
 
 
 @contextmanager
@@ -91,6 +96,7 @@ def _twin(folder: Path) -> Iterator[Cluster]:
         yield world.cluster
 
 
-def _side(cluster: Cluster, space: str) -> Side:
-    cluster.write(Create(Ref("v1", "Namespace", space), {}))
-    return Side(cluster, space)
+def _new_space(cluster: Cluster) -> str:
+    name = f"t{next(_numbers)}"
+    cluster.write(Create(Ref("v1", "Namespace", name), {}))
+    return name

@@ -92,8 +92,7 @@ class ApiServer:
             yield server
         finally:
             server._daemons.end_all()
-            for connection in server._connections:
-                connection.close()
+            server._hang_up()
 
     # What a client needs to know of it.
 
@@ -178,6 +177,7 @@ class ApiServer:
     def stop(self) -> None:
         """Kill the API server, as a crash of its machine would. etcd goes on."""
         self._daemons.end("kube-apiserver")
+        self._hang_up()
 
     def restart(self) -> None:
         """Stop, and start."""
@@ -236,13 +236,17 @@ class ApiServer:
         found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
         bodies = [body for one in found for body in _flat(one)]
         definitions = [body for body in bodies if body["kind"] == "CustomResourceDefinition"]
+        self.define(definitions)
+        for body in bodies:
+            if body["kind"] != "CustomResourceDefinition":
+                self.create(body)
+
+    def define(self, definitions: Sequence[Object]) -> None:
+        """Create CustomResourceDefinitions, and return when every kind they define is served."""
         for body in definitions:
             self.create(body)
         for body in definitions:
             self._await_served(body)
-        for body in bodies:
-            if body["kind"] != "CustomResourceDefinition":
-                self.create(body)
 
     def add_nodes(
         self, prefixes: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None
@@ -360,6 +364,11 @@ class ApiServer:
             # Half-way through an exchange, it is of no use for the next one.
             connection.close()
             raise
+
+    def _hang_up(self) -> None:
+        """Each is opened again by the next request of its thread."""
+        for connection in self._connections:
+            connection.close()
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.authority))
