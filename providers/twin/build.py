@@ -11,11 +11,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.ports import Create, MergePatch, Ref
-from providers.twin import kubelet, ovs_view
+from providers.twin import kubelet, networkmanager, ovs_view, versions
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
 from providers.twin.launchers import NODE_NAME, VM_NAME, launcher
 from providers.twin.networks import IFACE_ID, KUBEVIRT, NAD_API
+from providers.twin.nm_profiles import (
+    INTERNAL,
+    PATCH,
+    SYSTEM,
+    BridgeProfile,
+    InterfaceProfile,
+    PortProfile,
+    insert_bridge,
+    insert_port,
+    to_json,
+)
 from providers.twin.ovn_controller import ANNOUNCED_AT, MAPPINGS, OvnController
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac
@@ -82,7 +93,9 @@ def _create(
 
 def _put_cluster(spec: WorldSpec, host: Host) -> None:
     spaces = (
-        {"default", "kube-system", *_operator_spaces(spec)} | {n.namespace for n in spec.networks} | {vm.namespace for vm in spec.vms}
+        {"default", "kube-system", *_operator_spaces(spec)}
+        | {n.namespace for n in spec.networks}
+        | {vm.namespace for vm in spec.vms}
     )
     for space in sorted(spaces):
         body = {"metadata": {"labels": {"kubernetes.io/metadata.name": space}}, "status": {"phase": "Active"}}
@@ -141,7 +154,12 @@ def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
     store.put(f"nics|{node.name}", dict(node.nics))
     if not node.reachable:
         store.put(f"unreachable|{node.name}", True)
-    host.keep("ovn-version", node.name, {"ovn": node.ovn})
+    host.keep(versions.OVN, node.name, {"ovn": node.ovn})
+    if node.nmstate is not None:
+        host.keep(versions.NMSTATE, node.name, {"nmstate": node.nmstate})
+    made = {bridge.name: _profile(spec, node, bridge) for bridge in node.bridges if bridge.managed}
+    if made:
+        host.keep(networkmanager.NAME, node.name, {"bridges": to_json(made)})
     root = str(uuid.uuid5(uuid.UUID(store.get("meta|seed")), f"root {node.name}"))
     store.put(f"ovs|{node.name}", empty_tables(root))
     results = host.ovsdb(node.name).transact(DATABASE, _node_operations(spec, node), timeout=CALL)
@@ -155,12 +173,63 @@ def _node_operations(spec: WorldSpec, node: NodeSpec) -> list[dict[str, Any]]:
     integration = BridgeSpec(INTEGRATION, (), {"ovn-startup-ts": started})
     operations = []
     for bridge in (integration, *node.bridges):
-        operations += _bridge_operations(bridge)
+        if bridge.managed:
+            operations += _managed_operations(_profile(spec, node, bridge), node.nics)
+        else:
+            operations += _bridge_operations(bridge)
     ids = {"hostname": node.name, "system-id": node.name, "ovn-bridge": INTEGRATION}
     if node.mappings:
         ids[MAPPINGS] = node.mappings
-    row = {"external_ids": _map(ids), "ovs_version": "3.1.0", "db_version": "8.3.1", "next_cfg": 1}
+    row = {
+        "external_ids": _map(ids),
+        "ovs_version": versions.ovs(node.ovn),
+        "db_version": versions.ovs_schema(node.ovn),
+        "next_cfg": 1,
+    }
     operations.append({"op": "update", "table": DATABASE, "where": [], "row": row})
+    return operations
+
+
+def _profile(spec: WorldSpec, node: NodeSpec, bridge: BridgeSpec) -> BridgeProfile:
+    """NetworkManager's profile of a bridge that it made. Without ports, it has one of its own name."""
+
+    def identity(*names: str) -> str:
+        path = "/".join(("profile", spec.name, str(spec.seed), node.name, *names))
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, path))
+
+    def interface(port: PortSpec, name: str) -> InterfaceProfile:
+        kind = PATCH if port.peer else INTERNAL if port.internal or name not in node.nics else SYSTEM
+        return InterfaceProfile(name, identity("interface", name), kind, port.peer)
+
+    ports = tuple(
+        PortProfile(
+            port.name,
+            identity("port", port.name),
+            tuple(interface(port, name) for name in sorted(port.bond or (port.name,))),
+            _managed_columns(port),
+        )
+        for port in bridge.ports or (PortSpec(bridge.name, internal=True),)
+    )
+    ids = {"external_ids": dict(bridge.external_ids)} if bridge.external_ids else {}
+    return BridgeProfile(
+        bridge.name, identity("bridge", bridge.name), ports, {"datapath_type": "netdev", **ids}
+    )
+
+
+def _managed_columns(port: PortSpec) -> dict[str, Any]:
+    """NetworkManager says what it means: the VLAN mode beside the tag, and no LACP on a bond that has none."""
+    columns = _port_columns(port)
+    if port.tag is not None:
+        columns["vlan_mode"] = "access"
+    if port.mode:
+        columns["lacp"] = "active" if port.mode == "balance-tcp" else "off"
+    return columns
+
+
+def _managed_operations(profile: BridgeProfile, nics: Mapping[str, str]) -> list[dict[str, Any]]:
+    operations = insert_bridge(profile)
+    for port in profile.ports:
+        operations += insert_port(profile.name, port, nics)
     return operations
 
 

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Unreachable, Write
-from providers.twin import node_shell
+from providers.twin import nmstatectl, node_shell
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api
 from providers.twin.kubelet import Kubelet
 from providers.twin.kubevirt import KubeVirt
+from providers.twin.networkmanager import NetworkManager
 from providers.twin.nmstate_operator import NmstateOperator
 from providers.twin.ovn_controller import OvnController
 from providers.twin.ovnk_nads import OvnkNads
@@ -40,6 +41,7 @@ def all_controllers() -> tuple[Controller, ...]:
         Forwarding(),
         OvnkNads(),
         NmstateOperator(),
+        NetworkManager(),
     )
 
 
@@ -178,6 +180,9 @@ class Host:
         if not self.knows(node):
             raise Unreachable(f"no such node: {node}")
         self.keep(UNITS, f"{node} {unit}", None)
+        if argv and argv[0].rpartition("/")[2] == nmstatectl.PROGRAM:
+            nmstatectl.begin(self, node, unit, argv, stdin)
+            return
         done = node_shell.run(self, node, argv, stdin)
         self.keep(UNITS, f"{node} {unit}", {"rc": done.rc, "out": done.out, "err": done.err})
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from providers.ports import Finished
-from providers.twin import forwarding, ovs_view, vswitchd
+from providers.twin import forwarding, nmstatectl, ovs_view, versions, vswitchd
 from providers.twin.ovs_view import Bridge, Iface, View
 from providers.twin.stage import Stage
 
@@ -21,8 +21,10 @@ _HEADER = " port  VLAN  MAC                Age\n"
 
 
 def run(stage: Stage, node: str, argv: Sequence[str], stdin: bytes = b"") -> Finished:
-    """Run one command on a node. Those that the twin knows read no input."""
+    """Run one command on a node. Only nmstatectl reads its input."""
     program = argv[0].rpartition("/")[2] if argv else ""
+    if program == nmstatectl.PROGRAM:
+        return nmstatectl.run(stage, node, argv, stdin)
     known = _PROGRAMS.get(program)
     if known is None:
         return Finished(127, "", f"sh: 1: {program}: not found\n")
@@ -48,7 +50,8 @@ def _appctl(stage: Stage, node: str, args: list[str]) -> Finished:
         case ["dpif/show"]:
             return Finished(0, _datapath(stage, node), "")
         case ["version"]:
-            return Finished(0, "ovs-vswitchd (Open vSwitch) 3.1.0\n", "")
+            ovs = versions.ovs(versions.ovn(stage, node))
+            return Finished(0, f"ovs-vswitchd (Open vSwitch) {ovs}\n", "")
     return _answer(
         2, "ovs-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)'
     )
@@ -67,6 +70,9 @@ def _datapath(stage: Stage, node: str) -> str:
     lines = ["netdev@ovs-netdev: hit:0 missed:0"]
     for bridge in sorted(view.bridges.values(), key=lambda b: b.name):
         lines.append(f"  {bridge.name}:")
+        if bridge.name not in bridge.ports:
+            # vswitchd gives a bridge its own port also where the database has none.
+            lines.append(f"    {bridge.name} 65534/65534: (tap)")
         rows = [
             f"    {iface.name} {iface.ofport}/{_number(iface)}: ({_kind(iface)})"
             for port in bridge.ports.values()
@@ -131,9 +137,10 @@ def _ovn_appctl(stage: Stage, node: str, args: list[str]) -> Finished:
 
 
 def _version(stage: Stage, node: str) -> str:
-    ovn = (stage.recall("ovn-version", node) or {"ovn": stage.settings.ovn})["ovn"]
+    ovn = versions.ovn(stage, node)
     return (
-        f"ovn-controller {ovn}\nOpen vSwitch Library 3.1.0\nOpenFlow versions 0x6:0x6\nSB DB Schema 20.27.0\n"
+        f"ovn-controller {ovn}\nOpen vSwitch Library {versions.ovs(ovn)}\nOpenFlow versions 0x6:0x6\n"
+        f"SB DB Schema {versions.southbound_schema(ovn)}\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""ovn-controller 23.03: it makes the pair of patch ports through which a localnet network leaves br-int.
+"""ovn-controller 23.03 and 25.03: it makes the pair of patch ports through which a localnet network leaves br-int.
 
 Invariant: it acts on what is in the node's database `timings.ovnController` after a change, in one transaction, and
 only ever adds or removes ports that carry `ovn-localnet-port` (and the announcements of VM ports).
-Its known faults are kept as they are: see `_wanted` and `_add`.
+Its known faults are kept as they are: see `_wanted`, `_add` and `versions.ovn_moves_ports`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from providers.twin import forwarding, ovs_view
+from providers.twin import forwarding, ovs_view, versions
 from providers.twin.networks import IFACE_ID, LOCALNET_PORT, all_networks, inner, outer, vm_of
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION, View
 from providers.twin.stage import Change, Settings, Stage
@@ -59,6 +59,8 @@ class OvnController:
         young = stage.clock.now() < memory["started"] + GRACE
         if not young:
             operations += stale
+            if versions.ovn_moves_ports(versions.ovn(stage, node)):
+                operations = _misplaced(view, wanted) + operations
         if operations:
             stage.ovsdb(node).transact(DATABASE, [*operations, ovs_view.BUMP], timeout=CALL)
         return bool(operations), memory["started"] + GRACE if young and stale else None
@@ -136,6 +138,17 @@ def _add(view: View, lsp: str, bridge: str) -> list[dict[str, Any]]:
         mark = {"external_ids": ["map", [[LOCALNET_PORT, lsp]]]}
         made += ovs_view.insert_port(where, name, [iface], mark)
     return made
+
+
+def _misplaced(view: View, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The outer ends of wanted pairs that are on another bridge than they should be."""
+    homes = {outer(lsp): bridge for lsp, bridge in wanted.items()}
+    return [
+        ovs_view.remove_port(bridge, port)
+        for bridge in view.bridges.values()
+        for port in bridge.ports.values()
+        if homes.get(port.name, bridge.name) != bridge.name
+    ]
 
 
 def _stale(view: View, wanted: Mapping[str, str]) -> list[dict[str, Any]]:

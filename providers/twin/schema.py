@@ -108,6 +108,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "bond_mode": _optional("string", ("active-backup", "balance-slb", "balance-tcp")),
         "lacp": _optional("string", ("active", "off", "passive")),
         "bond_updelay": _INT,
+        "bond_downdelay": _INT,
         "external_ids": _MAP,
         "other_config": _MAP,
     },

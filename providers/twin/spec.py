@@ -17,8 +17,16 @@ from providers.twin.kinds import DEFAULT_APIS
 
 Path = tuple[str | int, ...]
 
-CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "ovn-kubernetes", "nmstate-operator")
-_TIMINGS = {"vswitchd": 0.003, "ovnController": 0.002, "migration": 4, "macAgeing": 300, "start": 10, "stop": 5}
+CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "ovn-kubernetes", "nmstate-operator",
+               "networkmanager")  # fmt: skip
+_TIMINGS = {
+    "vswitchd": 0.003,
+    "ovnController": 0.002,
+    "migration": 4,
+    "macAgeing": 300,
+    "start": 10,
+    "stop": 5,
+}
 _LIMITS = {"migrationsPerCluster": 5, "outboundPerNode": 2}
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -50,6 +58,7 @@ class BridgeSpec:
     name: str
     ports: tuple[PortSpec, ...]
     external_ids: Mapping[str, str]
+    managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class NodeSpec:
     reachable: bool
     ovn: str
     ovn_started: float
+    nmstate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +198,16 @@ class _Field:
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
     def ovn(self) -> str:
-        if not re.fullmatch(r"23\.03\.[0-9]+", self.text()):
-            raise self.fail(f"only OVN 23.03.* is known to the twin, found {self.value!r}")
+        if not re.fullmatch(r"(23|25)\.03\.[0-9]+", self.text()):
+            raise self.fail(f"only OVN 23.03.* and 25.03.* are known to the twin, found {self.value!r}")
+        return self.text()
+
+    def nmstate(self) -> str | None:
+        """The version of nmstate, or None where there is none."""
+        if self.value is None:
+            return None
+        if not re.fullmatch(r"2\.2\.[0-9]+", self.text()):
+            raise self.fail(f"only nmstate 2.2.* is known to the twin, found {self.value!r}")
         return self.text()
 
     def object_key(self) -> tuple[str, str]:
@@ -201,7 +219,7 @@ class _Field:
 
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
-        "vms", "apis", "multusIsolation", "probes")  # fmt: skip
+        "vms", "apis", "multusIsolation", "probes", "nmstate")  # fmt: skip
 _NODE = (
     "labels",
     "memory",
@@ -213,6 +231,7 @@ _NODE = (
     "reachable",
     "ovn",
     "ovnStarted",
+    "nmstate",
 )
 _MISSING: dict[str, Any] = {
     "seed": 1,
@@ -334,7 +353,7 @@ def _read_networks(field: _Field) -> tuple[NetworkSpec, ...]:
 def _read_nodes(fields: Mapping[str, _Field], top: _Field) -> tuple[NodeSpec, ...]:
     defaults = (fields.get("nodeDefaults") or _Field(None, (*top.path, "nodeDefaults"))).mapping(_NODE)
     nodes = _or_default(fields, "nodes", top)
-    for name in ("ovn", "ovnStarted"):
+    for name in ("ovn", "ovnStarted", "nmstate"):
         if name in fields:
             defaults.setdefault(name, fields[name])
     found = []
@@ -362,6 +381,7 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
     def one(field: str) -> _Field:
         return _or_default(fields, field, item)
 
+    nmstate = one("nmstate").nmstate()
     nics = both("nics")
     for nic, link in nics.items():
         if link not in ("up", "down"):
@@ -373,12 +393,13 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
         one("memory").memory(),
         one("mappings").text(),
         nics,
-        _read_bridges(one("bridges")),
+        _read_bridges(one("bridges"), nmstate is not None),
         one("cordoned").switch(),
         one("ready").switch(),
         one("reachable").switch(),
         one("ovn").ovn(),
         one("ovnStarted").number(),
+        nmstate,
     )
 
 
@@ -387,25 +408,35 @@ def _check_interface_name(name: str, path: Path) -> None:
         raise WorldError(f"not an interface name (at most 15 bytes): {name!r}", path)
 
 
-def _read_bridges(field: _Field) -> tuple[BridgeSpec, ...]:
+def _read_bridges(field: _Field, networkmanager: bool) -> tuple[BridgeSpec, ...]:
     found = []
     taken: dict[str, str] = {"br-int": "br-int"}
     for name, item in field.mapping().items():
         _check_interface_name(name, item.path)
-        fields = item.mapping(("ports", "externalIds"))
+        fields = item.mapping(("ports", "externalIds", "madeBy"))
         ports = fields["ports"].mapping() if "ports" in fields else {}
         bridge = BridgeSpec(
             name,
             tuple(_read_port(port, entry) for port, entry in ports.items()),
             fields["externalIds"].strings() if "externalIds" in fields else {},
+            "madeBy" in fields and _read_maker(fields["madeBy"], networkmanager),
         )
         members = [member for port in bridge.ports for member in port.bond]
         for one in (name, *ports, *members):
-            if one in taken:
+            # NetworkManager makes an internal port of the bridge's name only when it is told to.
+            if one in taken and not (bridge.managed and one == name):
                 raise item.fail(f"{one} is already on bridge {taken[one]}")
             taken[one] = name
         found.append(bridge)
     return tuple(found)
+
+
+def _read_maker(field: _Field, networkmanager: bool) -> bool:
+    if field.text() not in ("networkmanager", "ovs-vsctl"):
+        raise field.fail(f"expected networkmanager or ovs-vsctl, found {field.value!r}")
+    if field.value == "networkmanager" and not networkmanager:
+        raise field.fail("a node without nmstate has no NetworkManager that makes bridges: give it `nmstate`")
+    return field.text() == "networkmanager"
 
 
 def _read_port(name: str, item: _Field) -> PortSpec:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from providers.twin import ovs_view
+from providers.twin import ovs_view, versions
 from providers.twin.networks import IFACE_ID
 from providers.twin.ovs_view import CALL, DATABASE, Bridge, Iface, View
 from providers.twin.stage import Change, Settings, Stage
@@ -43,7 +43,8 @@ class Vswitchd:
                 return None
         memory["again"] = False
         view = ovs_view.read(stage.ovsdb(key))
-        memory["stale"] = _stale(memory["stale"], memory["seen"], view)
+        if not versions.vswitchd_moves_ports(versions.ovn(stage, key)):
+            memory["stale"] = _stale(memory["stale"], memory["seen"], view)
         known = {port for ports in memory["seen"].values() for port in ports}
         memory["seen"] = {name: sorted(bridge.ports) for name, bridge in view.bridges.items()}
         ends = now + stage.settings.vswitchd
