@@ -129,7 +129,8 @@ def _generated(stage: Stage, node: str, job: Job, done: Finished) -> Step:
             _notify(stage, node, job, "failed", why)
             update_policy(stage, job.policy)
             return End.DONE
-        desired = json.loads(done.out) if done.out.strip() else {}
+        read = json.loads(done.out) if done.out.strip() else {}
+        desired = json.loads(json.dumps(read, sort_keys=True))
         features = conditions.features_of(desired)
         _patch_generation(stage, node, job, {"desiredState": desired, "features": features or None})
     except NotFound:

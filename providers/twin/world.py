@@ -221,6 +221,11 @@ class TwinWorld:
             host.store.put(f"nics|{node}", others if link == "gone" else {**others, nic: link})
             host.notify(Change("nics", node))
 
+    def restart_handler(self, node: str) -> None:
+        """Let the nmstate handler of a node die and come up again: it forgets its queue, and takes up every policy."""
+        with self._call() as host:
+            host.notify(Change("handler", node))
+
     def set_reachable(self, node: str, reachable: bool) -> None:
         """Cut or restore the way to a node's database and shell; the node itself goes on working."""
         with self._call() as host:
