@@ -50,6 +50,8 @@ class Cluster:
 
     size: int
 
+    lanes = 1
+
     def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         match request:
             case ListRequest(kind=kind):

@@ -12,6 +12,11 @@ from plans.readings import Reply
 class Hands(Protocol):
     """Asks and performs, as `providers.interpreters.Interpreter` does."""
 
+    @property
+    def lanes(self) -> int:
+        """How many requests may be under way at once."""
+        ...
+
     def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         """The answer, or a NoReply with the reason. Changes nothing."""
         ...

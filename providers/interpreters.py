@@ -52,8 +52,10 @@ class Doubtful(Exception):
 class Interpreter:
     """Performs ops and answers requests on one world. Raises Lost, NotDone, Doubtful."""
 
-    def __init__(self, world: ports.World) -> None:
+    def __init__(self, world: ports.World, lanes: int = 1) -> None:
+        """`lanes`: how many requests the world takes at once."""
         self._world = world
+        self.lanes = lanes
 
     def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         """The answer to one request, or why there is none. Changes nothing."""

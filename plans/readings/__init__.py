@@ -1,7 +1,7 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
-A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `policies`,
-`nmstate-versions`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
+A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
+`migration:<ns>/<name>`, `policies`, `nmstate-versions`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
 none of them.
 """
 
@@ -53,21 +53,33 @@ def reading(view: str, now: float) -> Reading:
     match name, where:
         case "nodes", []:
             return Reading(
-                (ListRequest("v1", "Node"),), cluster.parse_nodes, cluster.unknown("cluster/nodes", "node/*")
+                (cluster.NODE_REQUEST,), cluster.parse_nodes, cluster.unknown("cluster/nodes", "node/*")
             )
         case "vms", []:
             return Reading(cluster.VM_REQUESTS, cluster.parse_vms, cluster.unknown("cluster/vms", "vm/*"))
         case "networks", []:
             return Reading(
-                (ListRequest(*cluster.NAD),),
+                (cluster.NETWORKS_REQUEST,),
                 cluster.parse_networks,
                 cluster.unknown("cluster/networks", "network/*"),
             )
         case "migrations", []:
             return Reading(
-                (ListRequest(*cluster.VMIM),),
+                (cluster.MIGRATIONS_REQUEST,),
                 cluster.parse_migrations,
                 cluster.unknown("migration/*", "cluster/migrating/*"),
+            )
+        case "vm", [key]:
+            return Reading(
+                (cluster.one(cluster.VMI, cluster.VMI_KEEP, key),),
+                lambda r: cluster.parse_one_vm(key, r),
+                cluster.unknown(f"vm/{key}", f"vm/{key}/node"),
+            )
+        case "migration", [key]:
+            return Reading(
+                (cluster.one(cluster.VMIM, cluster.MIGRATION_KEEP, key),),
+                lambda r: cluster.parse_one_migration(key, r),
+                cluster.unknown(f"migration/{key}", f"migration/{key}/phase"),
             )
         case "policies", []:
             return Reading(
@@ -97,6 +109,10 @@ def reading(view: str, now: float) -> Reading:
 def view_of(path: str) -> str:
     """The view that tells the fact at `path`, so that a wait knows what to read again."""
     match path.split("/"):
+        case ["vm", namespace, name, *_] if name != "*":
+            return f"vm:{namespace}/{name}"
+        case ["migration", namespace, name, *_] if name != "*":
+            return f"migration:{namespace}/{name}"
         case ["vm", *_] | ["cluster", "vms", *_] | ["node", _, "vms"]:
             return "vms"
         case ["migration", *_] | ["cluster", "migrating", *_]:

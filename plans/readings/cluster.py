@@ -18,7 +18,49 @@ VMIM = ("kubevirt.io/v1", "VirtualMachineInstanceMigration")
 CORDONED_BY = "ovsplan.io/cordoned-by"
 """The annotation that says which run cordoned a node (H19)."""
 
-VM_REQUESTS = (ListRequest(*VMI), ListRequest("v1", "Node"))
+NODE_REQUEST = ListRequest(
+    "v1",
+    "Node",
+    keep=(
+        "metadata.name",
+        "metadata.labels",
+        "metadata.annotations",
+        "metadata.resourceVersion",
+        "spec.unschedulable",
+        "status.conditions",
+        "status.allocatable",
+    ),
+)
+VMI_KEEP = (
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.networks",
+    "spec.domain.devices.interfaces",
+    "spec.domain.memory",
+    "spec.domain.resources",
+    "status.phase",
+    "status.nodeName",
+    "status.interfaces",
+    "status.conditions",
+)
+VM_REQUESTS = (ListRequest(*VMI, keep=VMI_KEEP), NODE_REQUEST)
+NETWORKS_REQUEST = ListRequest(*NAD, keep=("metadata", "spec"))
+MIGRATION_KEEP = (
+    "metadata.name",
+    "metadata.namespace",
+    "spec.vmiName",
+    "status.phase",
+    "status.migrationState",
+)
+MIGRATIONS_REQUEST = ListRequest(*VMIM, keep=MIGRATION_KEEP)
+
+
+def one(kind: tuple[str, str], keep: tuple[str, ...], key: str) -> ListRequest:
+    """One object, `namespace/name`, as a list of at most one: a wait need not read all of its kind."""
+    namespace, _, name = key.partition("/")
+    return ListRequest(*kind, keep=keep, namespace=namespace, fields=(("metadata.name", name),))
+
 
 _SUFFIXES = {
     "Ki": 2**10,
@@ -105,25 +147,11 @@ def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`vm/<ns>/<name>` for every VMI that is not over, and `node/<n>/vms`: who runs where."""
-    facts: dict[str, Fact] = {"vm/*": ABSENT}
+    facts: dict[str, Fact] = {"vm/*": ABSENT, **parse_running(replies[0])}
     on: dict[str, list[str]] = defaultdict(list)
-    for item in replies[0]:
-        status = item.get("status", {})
-        if status.get("phase") in ("Succeeded", "Failed"):
-            continue
-        key = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
-        node = status.get("nodeName", "")
-        on[node].append(key)
-        facts[f"vm/{key}"] = Known(
-            {
-                "uid": item["metadata"]["uid"],
-                "phase": status.get("phase", ""),
-                "macs": _attached(item),
-                "migratable": _migratable(status),
-                "memory": _memory(item),
-            }
-        )
-        facts[f"vm/{key}/node"] = Known(node)
+    for path, fact in facts.items():
+        if path.endswith("/node") and isinstance(fact, Known):
+            on[fact.value].append(path.removeprefix("vm/").removesuffix("/node"))
     for node_item in replies[1]:
         name = node_item["metadata"]["name"]
         facts[f"node/{name}/vms"] = Known(sorted(on.get(name, [])))
@@ -134,6 +162,39 @@ def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
     facts["cluster/vms"] = Known(everybody)
     facts["cluster/vms/by-namespace"] = Known(dict(spaces))
     return facts
+
+
+def parse_running(items: Sequence[Any]) -> dict[str, Fact]:
+    """`vm/<ns>/<name>` and `/node` of each VMI that is not over."""
+    facts: dict[str, Fact] = {}
+    for item in items:
+        status = item.get("status", {})
+        if status.get("phase") in ("Succeeded", "Failed"):
+            continue
+        key = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+        facts[f"vm/{key}"] = Known(
+            {
+                "uid": item["metadata"]["uid"],
+                "phase": status.get("phase", ""),
+                "macs": _attached(item),
+                "migratable": _migratable(status),
+                "memory": _memory(item),
+            }
+        )
+        facts[f"vm/{key}/node"] = Known(status.get("nodeName", ""))
+    return facts
+
+
+def parse_one_vm(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`vm/<ns>/<name>` and `/node` of one VMI."""
+    return {f"vm/{key}": ABSENT, f"vm/{key}/node": ABSENT, **parse_running(replies[0])}
+
+
+def parse_one_migration(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`migration/<ns>/<name>` and `/phase` of one VirtualMachineInstanceMigration."""
+    at = f"migration/{key}"
+    found = {p: f for p, f in parse_migrations(replies).items() if p.startswith(at)}
+    return {at: ABSENT, f"{at}/phase": ABSENT, **found}
 
 
 def parse_migrations(replies: Sequence[Json]) -> Mapping[str, Fact]:

@@ -17,7 +17,7 @@ from plans.checks import Check
 from plans.document import FORMAT, NodePlan, Plan, Target, sealed
 from plans.errors import ActionFailed, InputError, Interrupted, WorldMoved
 from plans.facts import Facts
-from plans.ops import AnyOp, ListRequest, ObjectRef, Patch, Record, Wait
+from plans.ops import AnyOp, ObjectRef, Patch, Record, Wait
 from plans.readings import NoReply
 from providers.interpreters import Doubtful, Lost, NotDone
 from state.journal import Journal, Run
@@ -41,11 +41,13 @@ class Nodes:
         self.asked = 0
         self.before: Callable[[AnyOp], None] = lambda op: None
 
+    lanes = 1
+
     def ask(self, request: Any) -> Any:
         self.asked += 1
         if not self.reachable:
             return NoReply("no route to host")
-        assert request == ListRequest("v1", "Node")
+        assert (request.api, request.kind) == ("v1", "Node")
         spec = {"unschedulable": True} if self.cordoned else {}
         status = {"conditions": [{"type": "Ready", "status": "True"}]}
         return [{"metadata": {"name": "n", "resourceVersion": "1"}, "spec": spec, "status": status}]

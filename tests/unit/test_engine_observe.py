@@ -20,6 +20,8 @@ class Counting:
         self._hands = hands
         self.asked: list[Any] = []
 
+    lanes = 1
+
     def ask(self, request: Any) -> Any:
         self.asked.append(request)
         return self._hands.ask(request)
@@ -64,6 +66,8 @@ def test_planning_changes_nothing_in_the_world(tmp_path: Path) -> None:
 
 def test_a_cluster_that_does_not_answer_makes_every_fact_unknown() -> None:
     class Silent:
+        lanes = 1
+
         def ask(self, request: Any) -> NoReply:
             return NoReply("connection refused")
 

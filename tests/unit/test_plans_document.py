@@ -129,6 +129,8 @@ class Backwards:
     def __init__(self, hands: Interpreter) -> None:
         self._hands = hands
 
+    lanes = 1
+
     def ask(self, request: Any) -> Any:
         reply = self._hands.ask(request)
         return reply[::-1] if isinstance(reply, list) else _backwards(reply)
