@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from . import daemons
+from . import daemons, kit
 from .lab import Lab
+from .netns import LabError
 
 WORLD = Path(__file__).with_name("world.yaml")
 
@@ -22,6 +23,15 @@ def needs_daemons() -> None:
     """Skips where no lab can be built, naming what is missing."""
     if lacking := daemons.lacking():
         pytest.skip(f"no lab: this machine lacks {', '.join(lacking)}")
+
+
+@pytest.fixture(scope="session")
+def needs_nmstate(needs_daemons: None) -> None:
+    """Skips where NetworkManager and nmstate can't be built, saying why; builds them where they are not yet."""
+    try:
+        kit.built()
+    except LabError as exc:
+        pytest.skip(f"no lab nodes with nmstate: {exc}")
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def play(lab: Lab, routine: str, args: Mapping[str, Any], reads: Sequence[str]) 
         facts = Facts(observe(hands, clock, reads))
         upcoming = find_routine(routine).step(args, facts, Done("by-hand", outcomes, {}, attempts))
         if isinstance(upcoming, Finished):
-            return outcomes
+            return
         assert isinstance(upcoming, Perform), upcoming
         for op in upcoming.ops:
             attempts[op.label] = attempts.get(op.label, 0) + 1

@@ -319,7 +319,7 @@ class Lab:
             managed.start_manager(rundir, self.kit)
             managed.apply(rundir, self.kit, self.document(node))
             # The network operator's mark, which it sets on a bridge of whoever made it.
-            self._vsctl(node, *(_ids(bridge) for bridge in body.bridges if bridge.external_ids))
+            self._vsctl(node, *(_ids(bridge) for bridge in body.bridges))
 
     def document(self, node: str) -> documents.Document:
         """The desired state that makes those of the World's bridges that NetworkManager owns."""

@@ -98,7 +98,7 @@ def has_uplink(node: NodeSpec, localnet: str) -> bool:
 
 def is_manager_made(bridge: BridgeSpec) -> bool:
     """Whether NetworkManager made the bridge, and not `ovs-vsctl`."""
-    return bool(getattr(bridge, "made_by", "") == "networkmanager")
+    return bool(getattr(bridge, "managed", False))
 
 
 def _uplinks(bridge: BridgeSpec) -> Iterator[str]:

@@ -120,7 +120,7 @@ class Wiring:
         A silent VM and its gateways know each other's MACs for good, so that no ARP ever makes it speak.
         """
         guest, silent = self.place.guest(pod.vm), self.spec.silent.get(pod.vm, False)
-        if present(guest):
+        if guest in present(guest):
             return
         add_all([guest])
         for nic in pod.nics:
