@@ -10,15 +10,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kubernetes.config import new_client_from_config
 
+from providers.kubernetes import KubernetesCluster
+from providers.node.local import LocalNodes
+from providers.node.pod import PodNodes, PodSettings
 from providers.node.ssh import SshNodes
 from providers.node.ssh_connection import SshSettings
+from tests.apiserver.server import ApiServer, CannotRun, binaries
 
-from . import sshd
+from . import pods, sshd
 from .servers import OvsdbServer
-from .sshd import Sshd
+from .sshd import OPERATOR, Sshd
+from .ways import WAYS, Way
 
 NODE = "worker-01"
 
@@ -78,3 +85,60 @@ class SshMaker:
 def ssh() -> Iterator[SshMaker]:
     with ExitStack() as closing:
         yield SshMaker(closing)
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """One API server for all tests here: worker-01 with all pods, worker-02 with none, worker-03 with OVN's only."""
+    try:
+        binaries()
+    except CannotRun as reason:
+        pytest.skip(f"no API server: {reason}")
+    if os.geteuid() != 0:
+        pytest.skip("containers need root")
+    folder = tmp_path_factory.mktemp("api")
+    prefix = pods.container_prefix(folder)
+    with ApiServer.up(folder / "server", crds=None) as server:
+        server.add_nodes({name: prefix for name in ("worker-01", "worker-02", "worker-03")})
+        pods.add_namespaces(server)
+        for kind in (pods.MULTUS, pods.OVNKUBE, pods.NMSTATE):
+            pods.add(server, kind, "worker-01")
+        pods.add(server, pods.OVNKUBE, "worker-03")
+        yield server
+
+
+class PodMaker:
+    """Makes nodes reached by pods, which are closed at the end of the test."""
+
+    def __init__(self, closing: ExitStack) -> None:
+        self._closing = closing
+
+    def __call__(self, api: ApiServer, user: str = "admin", **settings: Any) -> PodNodes:
+        client = new_client_from_config(str(api.kubeconfig(user)))
+        cluster = KubernetesCluster(client)
+        self._closing.callback(cluster.close)
+        nodes = PodNodes(cluster, client, PodSettings(**settings))
+        self._closing.callback(nodes.close)
+        return nodes
+
+
+@pytest.fixture
+def pod() -> Iterator[PodMaker]:
+    with ExitStack() as closing:
+        yield PodMaker(closing)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, server: OvsdbServer) -> Way:
+    """A node by each way, beside an ovsdb-server of its own."""
+    rundir = str(server.rundir)
+    get = request.getfixturevalue
+    if request.param == "local":
+        nodes: Any = LocalNodes({NODE: ((), rundir)}, "no way to {node}")
+    elif request.param == "pod":
+        nodes = get("pod")(get("api"), rundir=rundir)
+    elif request.param == "ssh":
+        nodes = get("ssh")(get("daemon"), rundir=rundir)
+    else:
+        nodes = get("ssh")(get("daemon"), rundir=rundir, user=OPERATOR, sudo=True)
+    return Way(request.param, nodes.shell(NODE), nodes.ovsdb(NODE))

@@ -31,7 +31,7 @@ class OvsdbServer:
         folder = self.rundir
         self._run(
             *("ovsdb-server", "-vconsole:off", f"{folder}/conf.db", f"--remote=punix:{folder}/db.sock"),
-            *(f"--unixctl={folder}/ctl", f"--pidfile={folder}/ovsdb-server.pid", "--detach", "--no-chdir"),
+            *(f"--pidfile={folder}/ovsdb-server.pid", "--detach", "--no-chdir"),
         )
 
     def stop(self) -> None:
@@ -44,4 +44,6 @@ class OvsdbServer:
         await_true(lambda: not pidfile.exists(), "ovsdb-server ends")
 
     def _run(self, *argv: str) -> None:
-        subprocess.run(argv, check=True, env={**os.environ, "PATH": _TOOLS}, timeout=30)
+        subprocess.run(
+            argv, check=True, env={**os.environ, "PATH": _TOOLS, "OVS_RUNDIR": str(self.rundir)}, timeout=30
+        )

@@ -85,7 +85,7 @@ def test_sudo_runs_as_root_and_passes_input_output_and_code(daemon: Sshd, ssh: S
 
 
 def test_sudo_that_wants_a_password_is_refused(daemon: Sshd, ssh: SshMaker) -> None:
-    with pytest.raises(Refused, match="node worker-01: sudo: a password is required. Let the user"):
+    with pytest.raises(Refused, match=r"node worker-01: sudo: a password is required\. Let the user"):
         ssh(daemon, user=GUEST, sudo=True).shell(NODE).run(["true"], timeout=10)
 
 
