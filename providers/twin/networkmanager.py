@@ -15,7 +15,7 @@ from typing import Any
 
 from providers.twin import nmstate, nmstate_documents, nmstate_state, versions
 from providers.twin.nm_profiles import PortProfile, Profiles, from_json, to_json
-from providers.twin.nm_rows import Operations, attach, detach, update
+from providers.twin.nm_rows import Operations, attach, detach, release, update
 from providers.twin.nmstate_documents import NmstateError
 from providers.twin.ovs_view import BUMP, CALL, DATABASE
 from providers.twin.stage import UNITS, Change, Settings, Stage
@@ -126,9 +126,10 @@ class _Node:
         return port.comes_by_itself(self.stage.nics(self.name))
 
     def repair(self) -> None:
-        """Notice that ports are missing, and put them back a little later."""
+        """Let go of cards that are gone; notice that ports are missing, and put them back a little later."""
         if self.memory["undone"] or not self.memory["bridges"]:
             return
+        self.transact(release(self.rows(), self.profiles))
         missing = any(attach(self.rows(), self.profiles, self.comes_by_itself))
         lost = self.memory["lost"]
         self.memory["lost"] = (self.now if lost is None else lost) if missing else None

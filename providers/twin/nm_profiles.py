@@ -35,12 +35,16 @@ class PortProfile:
     interfaces: tuple[InterfaceProfile, ...]
     columns: Mapping[str, Any] = field(default_factory=dict)
 
+    def present(self, nics: Mapping[str, str]) -> tuple[InterfaceProfile, ...]:
+        """The interfaces that can be there: all but the cards that the node does not have."""
+        return tuple(i for i in self.interfaces if i.type != SYSTEM or i.name in nics)
+
     def comes_by_itself(self, nics: Mapping[str, str]) -> bool:
         """Whether NetworkManager puts the port back unasked: it needs a card that is there, or a patch port."""
         return any(i.type == PATCH or (i.type == SYSTEM and i.name in nics) for i in self.interfaces)
 
     def can_come(self, nics: Mapping[str, str]) -> bool:
-        return any(i.type != SYSTEM or i.name in nics for i in self.interfaces)
+        return bool(self.present(nics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +127,5 @@ def insert_bridge(profile: BridgeProfile) -> list[dict[str, Any]]:
 
 def insert_port(bridge: str, profile: PortProfile, nics: Mapping[str, str]) -> list[dict[str, Any]]:
     """The operations that put the port on an existing bridge, with those of its interfaces that there are."""
-    present = [i for i in profile.interfaces if i.type != SYSTEM or i.name in nics]
+    present = profile.present(nics)
     return ovs_view.insert_port(bridge, profile.name, [interface_row(i) for i in present], port_row(profile))

@@ -17,6 +17,7 @@ from providers.twin.nm_profiles import (
     Profiles,
     insert_bridge,
     insert_port,
+    interface_row,
     wire,
 )
 from providers.twin.nmstate_state import Bridge, Port, Rows
@@ -61,6 +62,48 @@ def _is_leaving(bridge: Bridge, old: PortProfile, new: BridgeProfile | None, aga
     return then is None or (then != old if again else then.interfaces != old.interfaces)
 
 
+def release(rows: Rows, profiles: Profiles) -> Operations:
+    """Take out what is plugged into cards that the node no longer has."""
+    operations: Operations = []
+    for name, profile in profiles.items():
+        bridge = rows.bridges.get(name)
+        if bridge is None or bridge.owner != profile.uuid:
+            continue
+        out = []
+        for port in profile.ports:
+            held = bridge.ports.get(port.name)
+            if held is None or held.owner != port.uuid:
+                continue
+            stay = {i.name for i in port.present(rows.nics)}
+            gone = [row for row in held.interfaces if row["name"] not in stay]
+            if len(gone) == len(held.interfaces):
+                out.append(held)
+            else:
+                operations += [_delete_member(held, row) for row in gone]
+        whole = out and len(out) == len(bridge.ports)
+        operations += [_delete_bridge(bridge)] if whole else [_delete_port(bridge, port) for port in out]
+    return operations
+
+
+def _delete_member(port: Port, interface: Mapping[str, Any]) -> dict[str, Any]:
+    out = [["interfaces", "delete", interface["_uuid"]]]
+    return {"op": "mutate", "table": "Port", "where": _is(port.uuid), "mutations": out}
+
+
+def _insert_members(port: Port, profile: PortProfile, nics: Mapping[str, str]) -> Operations:
+    """The members of a bond whose cards have come back."""
+    have = {row["name"] for row in port.interfaces}
+    operations: Operations = []
+    for number, member in enumerate(i for i in profile.present(nics) if i.name not in have):
+        name = f"m{number}"
+        into = [["interfaces", "insert", ["named-uuid", name]]]
+        operations += [
+            {"op": "insert", "table": "Interface", "uuid-name": name, "row": interface_row(member)},
+            {"op": "mutate", "table": "Port", "where": _is(port.uuid), "mutations": into},
+        ]
+    return operations
+
+
 def _delete_bridge(bridge: Bridge) -> dict[str, Any]:
     out = [["bridges", "delete", ["uuid", bridge.uuid]]]
     return {"op": "mutate", "table": ovs_view.DATABASE, "where": [], "mutations": out}
@@ -85,10 +128,22 @@ def attach(rows: Rows, profiles: Profiles, can_come: Callable[[PortProfile], boo
         bridge = rows.bridges.get(name)
         if bridge is not None and bridge.owner not in (None, profile.uuid):
             continue
-        missing = [p for p in profile.ports if can_come(p) and (bridge is None or p.name not in bridge.ports)]
+        held = bridge.ports if bridge is not None else {}
+        missing = [port for port in profile.ports if can_come(port) and port.name not in held]
         for number, port in enumerate(missing):
             first = insert_bridge(profile) if bridge is None and number == 0 else []
             yield [*first, *insert_port(name, port, rows.nics)]
+        yield from _members(held, profile, rows.nics)
+
+
+def _members(
+    held: Mapping[str, Port], profile: BridgeProfile, nics: Mapping[str, str]
+) -> Iterator[Operations]:
+    for port in profile.ports:
+        there = held.get(port.name)
+        members = _insert_members(there, port, nics) if there and there.owner == port.uuid else []
+        if members:
+            yield members
 
 
 def update(rows: Rows, before: Profiles, profiles: Profiles) -> Operations:

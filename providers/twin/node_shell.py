@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from providers.ports import Finished
-from providers.twin import forwarding, nmstatectl, ovs_view, versions, vswitchd
+from providers.twin import forwarding, nmstatectl, ovn_controller, ovs_view, versions, vswitchd
 from providers.twin.ovs_view import Bridge, Iface, View
 from providers.twin.stage import Stage
 
@@ -131,6 +131,9 @@ def _ovn_appctl(stage: Stage, node: str, args: list[str]) -> Finished:
             )
         case ["version"]:
             return Finished(0, _version(stage, node), "")
+        case ["inc-engine/recompute"]:
+            ovn_controller.recompute(stage, node)
+            return Finished(0, "", "")
     return _answer(
         2, "ovn-appctl", target, f'"{args[0]}" is not a valid command (use "list-commands" to see a list)'
     )
@@ -180,8 +183,17 @@ def _packet_out(stage: Stage, node: str, bridge: str, what: str) -> Finished:
     return Finished(0, "", "")
 
 
+def _networkmanager(stage: Stage, node: str, args: list[str]) -> Finished:
+    if versions.nmstate(stage, node) is None:
+        return Finished(127, "", "sh: 1: NetworkManager: not found\n")
+    if args in (["--version"], ["-V"]):
+        return Finished(0, f"{versions.NETWORKMANAGER}\n", "")
+    return Finished(1, "", "NetworkManager is already running\n")
+
+
 _PROGRAMS: dict[str, Callable[[Stage, str, list[str]], Finished]] = {
     "ovs-appctl": _appctl,
     "ovn-appctl": _ovn_appctl,
     "ovs-ofctl": _ofctl,
+    "NetworkManager": _networkmanager,
 }

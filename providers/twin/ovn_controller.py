@@ -66,6 +66,14 @@ class OvnController:
         return bool(operations), memory["started"] + GRACE if young and stale else None
 
 
+def recompute(stage: Stage, node: str) -> None:
+    """Have it compute everything anew, as `inc-engine/recompute` does."""
+    memory = stage.recall(OvnController.name, node)
+    if memory is not None:
+        stage.keep(OvnController.name, node, {**memory, "woken_by": None})
+    stage.remind(OvnController.name, node, stage.clock.now() + stage.settings.ovn_controller)
+
+
 def parse_mappings(value: str) -> dict[str, str]:
     """The pairs up to the first malformed entry: OVN ignores the rest, and says so only in its log."""
     found: dict[str, str] = {}
@@ -97,14 +105,18 @@ def _claimable(view: View) -> dict[str, str]:
 
 
 def _wakers(view: View) -> list[Any]:
-    """What makes it compute everything anew, rather than what one change touches."""
-    patches = [
-        [bridge.name, port.name, port.uuid]
+    """What makes it compute everything anew, rather than what one change touches.
+
+    An interface of another type than a VM's: also a card that NetworkManager plugged in, whose type is written out.
+    """
+    others = [
+        [bridge.name, port.name, iface.uuid]
         for bridge in view.bridges.values()
         for port in bridge.ports.values()
-        if LOCALNET_PORT in port.external_ids
+        for iface in port.interfaces
+        if iface.type not in ("", "internal")
     ]
-    return [view.external_ids.get(MAPPINGS), sorted(view.bridges), patches]
+    return [view.external_ids.get(MAPPINGS), sorted(view.bridges), others]
 
 
 def _local(memory: Mapping[str, Any], plugged: Mapping[str, str], view: View) -> dict[str, str]:
