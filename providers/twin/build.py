@@ -36,8 +36,12 @@ from providers.twin.vm import FINALIZER, machine_status, owner_of
 
 # The daemons are given this long before `start` to bring everything up.
 _SETTLING = 1.0
+
+# A policy that was there long ago has been applied on every node since.
+_SETTLING_PER_POLICY = 120.0
+_POLICY = "NodeNetworkConfigurationPolicy"
 _SPACES = {"kubevirt": "openshift-cnv", "metallb": "metallb-system", "nmstate": "openshift-nmstate"}
-_NODE_DAEMONS = ("vswitchd", "ovn-controller")
+_NODE_DAEMONS = ("vswitchd", "ovn-controller", "networkmanager", "nmstate-operator")
 
 
 def build(spec: WorldSpec, store: Store) -> None:
@@ -51,6 +55,8 @@ def build(spec: WorldSpec, store: Store) -> None:
         _put_node(spec, node, host)
     for vm in spec.vms:
         _put_vm(spec, vm, host)
+    for item in spec.objects:
+        _put_object(item, host)
     _come_to_rest(spec, host)
     store.db.execute("DELETE FROM history")
     store.put("meta|oldest", host.api.version)
@@ -61,7 +67,8 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
     timings, limits = spec.timings, spec.limits
     store.put("meta|name", spec.name)
     store.put("meta|seed", seed)
-    store.put("meta|clock", spec.start - _SETTLING)
+    policies = sum(item["kind"] == _POLICY for item in spec.objects)
+    store.put("meta|clock", spec.start - _SETTLING - policies * _SETTLING_PER_POLICY)
     store.put("meta|version", 1000)
     store.put("meta|apis", dict(spec.apis))
     store.put("meta|minted", 0)
@@ -132,6 +139,11 @@ def _put_operators(spec: WorldSpec, host: Host) -> None:
         _create(host, KUBEVIRT, "KubeVirt", "kubevirt-kubevirt-hyperconverged", _SPACES["kubevirt"], body)
     if spec.apis["nmstate"]:
         _create(host, "nmstate.io/v1", "NMState", "nmstate", None, {"spec": {}})
+
+
+def _put_object(item: Mapping[str, Any], host: Host) -> None:
+    metadata = item["metadata"]
+    _create(host, item["apiVersion"], item["kind"], metadata["name"], metadata.get("namespace"), item)
 
 
 def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:

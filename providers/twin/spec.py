@@ -121,6 +121,7 @@ class WorldSpec:
     apis: Mapping[str, bool]
     multus_isolation: bool
     probes: Mapping[str, str]
+    objects: tuple[Mapping[str, Any], ...] = ()
 
 
 def bytes_of(memory: str) -> int:
@@ -219,7 +220,7 @@ class _Field:
 
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
-        "vms", "apis", "multusIsolation", "probes", "nmstate")  # fmt: skip
+        "vms", "apis", "multusIsolation", "probes", "nmstate", "objects")  # fmt: skip
 _NODE = (
     "labels",
     "memory",
@@ -280,7 +281,24 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
         apis,
         _or_default(fields, "multusIsolation", top).switch(),
         _read_probes(_or_default(fields, "probes", top)),
+        _read_objects(_or_default(fields, "objects", top)),
     )
+
+
+def _read_objects(field: _Field) -> tuple[Mapping[str, Any], ...]:
+    """Kubernetes objects that are there from the beginning, whole, as anybody would create them."""
+    items = [] if field.value is None else field.value
+    if not isinstance(items, Sequence) or isinstance(items, str):
+        raise field.fail(f"expected a list of objects, found {items!r}")
+    for index, item in enumerate(items):
+        at = _Field(item, (*field.path, index))
+        parts = at.mapping()
+        for name in ("apiVersion", "kind", "metadata"):
+            if name not in parts:
+                raise at.fail(f"an object has apiVersion, kind and metadata; {name} is missing")
+        if "name" not in parts["metadata"].mapping():
+            raise parts["metadata"].fail("missing: name")
+    return tuple(items)
 
 
 def _read_head(document: Mapping[str, Any]) -> str:
