@@ -27,7 +27,9 @@ from providers.ports import (
     Unreachable,
 )
 
-_BY_AUTHORISER = re.compile(r'(\S+ )*?(is )?forbidden: User ".*?" cannot \S+ (resource|path) ')
+_BY_AUTHORISER = re.compile(r'(\S+ ("[^"]*" )?is )?forbidden: User ".*?" cannot \S+ (resource|path) ')
+"""At the beginning of a message only: a webhook may say such a thing too."""
+
 _WHOLE_OBJECT = re.compile(r'^ ?"" is invalid: patch: Invalid value: ".*": (?=\w)', re.S)
 _UNSAID = "the server rejected our request due to an error in our request"
 _WEBHOOK_DOWN = "failed calling webhook"

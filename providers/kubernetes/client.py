@@ -55,7 +55,7 @@ class KubernetesCluster:
 
     def __init__(self, client: ApiClient, *, patience: float = PATIENCE, timeout: float = 30.0) -> None:
         self._transport = Transport(client, timeout)
-        self._patience = patience
+        self.patience = patience
         self._discovery = Discovery(self._ask)
 
     @property
@@ -183,7 +183,7 @@ class KubernetesCluster:
 
     def _repeated(self, call: Call, attempt: Callable[[], T]) -> T:
         """Try until it is done, or refused, or patience is at its end."""
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + self.patience
         pause = _FIRST_PAUSE
         while True:
             try:

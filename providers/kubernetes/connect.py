@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from providers.kubernetes.client import KubernetesCluster
+from providers.kubernetes.client import PATIENCE, KubernetesCluster
 from providers.kubernetes.kubeconfig import ConnectError, Place, checked
 from providers.kubernetes.transport import NotSent, Untrusted
-from providers.ports import Create, Forbidden, PortError, Ref, Unauthorized
+from providers.ports import Busy, Create, Forbidden, PortError, Ref, Unauthorized
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -34,21 +34,22 @@ def connect(context: str, kubeconfig: str | None = None) -> tuple[KubernetesClus
     """
     place = checked(context, kubeconfig)
     client = _client(place)
-    first = KubernetesCluster(client, patience=_FIRST_PATIENCE)
+    cluster = KubernetesCluster(client, patience=_FIRST_PATIENCE)
     try:
         with _told(place):
-            namespace = first.get(_SYSTEM)
-            user = _user(first, place)
+            namespace = cluster.get(_SYSTEM)
+            user = _user(cluster, place)
     except ConnectError:
-        first.close()
+        cluster.close()
         raise
     if namespace is None:
-        first.close()
+        cluster.close()
         raise ConnectError(
             f"{_at(place)} is no cluster: it has no namespace kube-system. Check its server's URL."
         )
     title = f"cluster {place.context} ({place.server}, user {user})"
-    return KubernetesCluster(client), title, f"cluster {namespace['metadata']['uid']}"
+    cluster.patience = PATIENCE
+    return cluster, title, f"cluster {namespace['metadata']['uid']}"
 
 
 def _client(place: Place) -> ApiClient:
@@ -117,6 +118,10 @@ def _told(place: Place) -> Iterator[None]:
     except NotSent as error:
         raise ConnectError(
             f"{_at(place)} is not reachable: {_why(error, place)}. Check the network, and the server's URL."
+        ) from error
+    except Busy as error:
+        raise ConnectError(
+            f"{_at(place)} is not ready: {_why(error, place)}. Try again, or check the server's URL."
         ) from error
     except PortError as error:
         raise ConnectError(
