@@ -11,8 +11,8 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@scripts/prepare-lab
-	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver -n 2
-	@$(BIN)/python -m pytest tests/apiserver
+	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver --ignore tests/transport -n 2
+	@$(BIN)/python -m pytest tests/apiserver tests/transport
 	@$(BIN)/python -m pytest tests/lab
 
 check: $(STAMP)

@@ -1,10 +1,8 @@
-"""The two providers that reach the lab's nodes: what they say is what happened."""
+"""What only the providers that reach the lab's nodes have: namespaces, and one kept connection to the database."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import statistics
 import threading
@@ -18,10 +16,10 @@ import pytest
 
 from providers.node.local import LocalShell
 from providers.ovsdb.client import UnixOvsdb
-from providers.ports import InDoubt, Refused, Unreachable
+from providers.ports import InDoubt, Unreachable
 
 from . import daemons
-from .netns import await_true, run
+from .netns import run
 
 pytestmark = pytest.mark.lab
 
@@ -73,56 +71,10 @@ def test_transaction_takes_less_than_a_millisecond(rundir: Path) -> None:
     assert statistics.median(seconds) < 0.001
 
 
-def test_results_come_back_as_the_server_gave_them_errors_included(rundir: Path) -> None:
-    with UnixOvsdb(f"{rundir}/db.sock") as database:
-        results = database.transact(DB, [note("kept"), {"op": "abort"}, SELECT], timeout=5)
-        assert results == [{"count": 1}, {"error": "aborted", "details": "aborted by request"}, None]
-        assert "note" not in notes(database)
-
-
-def test_unknown_database_is_refused(rundir: Path) -> None:
-    with UnixOvsdb(f"{rundir}/db.sock") as database, pytest.raises(Refused, match="unknown database"):
-        database.transact("No_Such", [SELECT], timeout=5)
-
-
 def test_nobody_at_the_socket_is_unreachable(tmp_path: Path) -> None:
     database = UnixOvsdb(f"{tmp_path}/db.sock")
     with pytest.raises(Unreachable, match="No such file or directory"):
         database.transact(DB, [SELECT], timeout=1)
-
-
-def test_server_that_does_not_answer_in_time_leaves_the_transaction_in_doubt(rundir: Path) -> None:
-    pid = daemons.pid_of(rundir, "ovsdb-server")
-    with UnixOvsdb(f"{rundir}/db.sock") as database:
-        database.transact(DB, [SELECT], timeout=5)
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(InDoubt):
-            database.transact(DB, [note("late")], timeout=0.2)
-        os.kill(pid, signal.SIGCONT)
-        # Why it is called doubt and not failure: the request lay in the server's socket.
-        assert notes(database)["note"] == "late"
-
-
-def test_transaction_given_up_while_it_waits_never_comes_true(rundir: Path) -> None:
-    where = [["external_ids", "includes", ["map", [["gate", "open"]]]]]
-    gate = {"op": "wait", "table": DB, "where": where, "columns": ["_uuid"], "until": "!=", "rows": []}
-    with UnixOvsdb(f"{rundir}/db.sock") as database:
-        with pytest.raises(InDoubt):
-            database.transact(DB, [gate, note("too late")], timeout=0.2)
-        opened = [["external_ids", "insert", ["map", [["gate", "open"]]]]]
-        mutate = {"op": "mutate", "table": DB, "where": [], "mutations": opened}
-        database.transact(DB, [mutate], timeout=5)
-        assert notes(database) == {"gate": "open"}
-
-
-def test_server_that_was_restarted_is_reached_again(rundir: Path) -> None:
-    with UnixOvsdb(f"{rundir}/db.sock") as database:
-        database.transact(DB, [note("before")], timeout=5)
-        daemons.end_all(rundir, ())
-        with pytest.raises(Unreachable):
-            database.transact(DB, [note("meanwhile")], timeout=1)
-        start_server(rundir)
-        assert notes(database)["note"] == "before"
 
 
 def test_path_longer_than_a_socket_address_is_reached(rundir: Path) -> None:
@@ -181,17 +133,6 @@ def test_connection_that_dies_after_the_request_leaves_it_in_doubt(tmp_path: Pat
         database.transact(DB, [note("?")], timeout=5)
 
 
-def test_command_ends_with_its_output_and_code(tmp_path: Path) -> None:
-    done = LocalShell((), str(tmp_path)).run(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout=5)
-    assert (done.rc, done.out, done.err) == (3, "out\n", "err\n")
-
-
-def test_control_programs_find_the_run_directory(tmp_path: Path) -> None:
-    script = 'echo "$OVS_RUNDIR $OVN_RUNDIR $OVS_LOGDIR"'
-    done = LocalShell((), str(tmp_path)).run(["sh", "-c", script], timeout=5)
-    assert done.out == f"{tmp_path} {tmp_path} {tmp_path}\n"
-
-
 @pytest.mark.parametrize("prefix", [(), ("ip", "netns", "exec", "{node}")], ids=["bare", "namespace"])
 def test_missing_program_is_127(lab: Any, prefix: tuple[str, ...], tmp_path: Path) -> None:
     words = [word.format(node=lab.place.namespace("worker-01")) for word in prefix]
@@ -209,19 +150,3 @@ def test_missing_namespace_is_unreachable(needs_daemons: None, tmp_path: Path) -
 def test_missing_prefix_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="no-such-prefix"):
         LocalShell(("no-such-prefix",), str(tmp_path)).run(["true"], timeout=5)
-
-
-def test_command_out_of_time_is_killed_with_its_children_and_in_doubt(tmp_path: Path) -> None:
-    child = tmp_path / "child.pid"
-    script = f"sleep 60 & echo $! > {child}; wait"
-    with pytest.raises(InDoubt, match=r"within 0\.3 s"):
-        LocalShell((), str(tmp_path)).run(["sh", "-c", script], timeout=0.3)
-    pid = child.read_text().strip()
-    await_true(lambda: is_dead(pid), "the child is dead too", within=5)
-
-
-def is_dead(pid: str) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
