@@ -160,7 +160,7 @@ class Api:
                 **({"namespace": ref.namespace} if ref.namespace else {}),
                 "uid": self._uid(ref),
                 "creationTimestamp": stamp(self._now()),
-                "generation": 1,
+                **({"generation": 1} if _is_counted(kind) else {}),
                 **({"managedFields": kept} if kept else {}),
             },
         }
@@ -287,7 +287,7 @@ class Api:
     def _store_change(self, kind: Kind, ref: Ref, have: Body, made: dict[str, Any], dry_run: bool) -> Body:
         if made == have:
             return _as_asked(kind, have)
-        if _counts(kind, have, made):
+        if _is_counted(kind) and _counts(kind, have, made):
             generation = have["metadata"].get("generation", 1) + 1
             made = {**made, "metadata": {**made["metadata"], "generation": generation}}
         ended = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
@@ -306,6 +306,7 @@ class Api:
             wanted.pop("status", None)
         by = Owner(request.manager, "Apply", "", frozenset(), stamp(self._now()))
         have = self._store.get(key_of(kind, ref.name, ref.namespace))
+        validation.check_typed(kind, ref.name, ref.namespace, wanted)
         if have is None:
             fields = ownership.fields_of(wanted, shape)
             owners = [Owner(request.manager, "Apply", "", fields, by.time)]
@@ -325,20 +326,26 @@ class Api:
         ref = request.ref
         have = self._must(kind, ref)
         metadata = have["metadata"]
-        said = f'Operation cannot be fulfilled on {kind.resource} "{ref.name}": Precondition failed: '
-        for what, want, found in (
-            ("UID", request.uid, metadata["uid"]),
-            ("ResourceVersion", request.resource_version, metadata["resourceVersion"]),
+        said = f'Operation cannot be fulfilled on {kind.qualified} "{ref.name}": the '
+        for what, want, found, so in (
+            ("UID", request.uid, metadata["uid"], "deleted and then recreated"),
+            ("ResourceVersion", request.resource_version, metadata["resourceVersion"], "modified"),
         ):
             if want is not None and want != found:
-                in_record = "UID in record" if what == "UID" else "ResourceVersion in record"
-                raise Conflict(f"{said}{what} in precondition: {want}, {in_record}: {found}")
+                raise Conflict(
+                    f"{said}{what} in the precondition ({want}) does not match the {what} in record ({found}). "
+                    f"The object might have been {so}"
+                )
         if dry_run:
             return _as_asked(kind, have)
         if metadata.get("finalizers"):
             if not metadata.get("deletionTimestamp"):
-                marks = {"deletionTimestamp": stamp(self._now()), "deletionGracePeriodSeconds": 0}
-                marks["generation"] = metadata.get("generation", 1) + 1
+                marks: dict[str, Any] = {
+                    "deletionTimestamp": stamp(self._now()),
+                    "deletionGracePeriodSeconds": 0,
+                }
+                if _is_counted(kind):
+                    marks["generation"] = metadata.get("generation", 1) + 1
                 self._commit("MODIFIED", kind, ref, {**have, "metadata": {**metadata, **marks}}, dry_run)
         else:
             self._commit("DELETED", kind, ref, have, dry_run)
@@ -374,6 +381,11 @@ def _with_status(made: dict[str, Any], have: Body) -> dict[str, Any]:
     """`made` with the status that the object has."""
     rest = {name: value for name, value in made.items() if name != "status"}
     return {**rest, "status": have["status"]} if "status" in have else rest
+
+
+def _is_counted(kind: Kind) -> bool:
+    """Whether objects of the kind have a generation."""
+    return kind.schema is not None or kind.name in ("Pod", "PodDisruptionBudget")
 
 
 def _counts(kind: Kind, have: Body, made: Body) -> bool:

@@ -45,6 +45,8 @@ def launcher(vmi: Body, salt: str) -> dict[str, Any]:
             "ownerReferences": [owner],
         },
         "spec": {
+            # How long the guest takes is the VMI's own affair; once it is over, its pod goes at once.
+            "terminationGracePeriodSeconds": 0,
             "containers": [
                 {
                     "name": "compute",

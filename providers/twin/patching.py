@@ -48,7 +48,7 @@ def _carry_out(document: Any, operation: Mapping[str, Any]) -> Any:
         case "add":
             return _put(document, path, copy.deepcopy(operation.get("value")), insert=True)
         case "replace":
-            _must(document, path)
+            # RFC 6902 wants the target to exist; the API server does not mind.
             return _put(document, path, copy.deepcopy(operation.get("value")), insert=False)
         case "remove":
             _must(document, path)
@@ -100,12 +100,16 @@ def _put(document: Any, path: Sequence[str], value: Any, insert: bool) -> Any:
     parent, last = _must(document, path[:-1]), path[-1]
     if isinstance(parent, dict):
         parent[last] = value
-    elif isinstance(parent, list) and (last == "-" or (last.isdigit() and int(last) <= len(parent))):
+    elif isinstance(parent, list) and _fits(last, len(parent) + insert):
         at = len(parent) if last == "-" else int(last)
         parent[at : at if insert else at + 1] = [value]
     else:
         raise Inapplicable("/".join(path))
     return document
+
+
+def _fits(part: str, length: int) -> bool:
+    return part == "-" or (part.isdigit() and int(part) < length)
 
 
 def _remove(document: Any, path: Sequence[str]) -> Any:

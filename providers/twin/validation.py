@@ -34,6 +34,14 @@ _METADATA = frozenset(
     ]
 )
 _TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+_TYPED = {
+    "object": "map",
+    "array": "list",
+    "string": "string",
+    "boolean": "boolean",
+    "integer": "numeric",
+    "number": "numeric",
+}
 _UNCHECKED = (
     "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation"
@@ -86,9 +94,36 @@ def _children(schema: Schema, value: Any, path: str) -> Iterator[tuple[Schema, A
             yield schema["items"], item, f"{path}[{number}]", number
 
 
+def check_typed(kind: Kind, name: str, namespace: str | None, wanted: Mapping[str, Any]) -> None:
+    """What an apply is asked first: whether each of its fields is declared, with that type. Raises Refused."""
+    if kind.schema is None:
+        return
+    unknown = next(
+        (f".{field}: field not declared in schema" for field in _unknown(kind.schema, wanted, "")), None
+    )
+    fault = next(_mistyped(kind.schema, wanted, ""), unknown)
+    if fault is not None:
+        object_ = f"({namespace or ''}/{name}; {kind.api}, Kind={kind.name})"
+        raise Refused(f"failed to create typed patch object {object_}: {fault}")
+
+
+def _mistyped(schema: Schema, value: Any, path: str) -> Iterator[str]:
+    want = _TYPED.get(schema.get("type", ""))
+    found = _TYPED.get(_TYPES.get(type(value), ""))
+    if want and found != want and value is not None:
+        yield f".{path}: expected {want}, got {json.dumps(value)}"
+        return
+    for inner, item, at, _ in _children(schema, value, path):
+        yield from _mistyped(inner, item, at)
+
+
 def _unknown(schema: Schema, value: Any, path: str) -> Iterator[str]:
     closed = "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields")
-    if isinstance(value, Mapping) and closed and schema.get("type") == "object":
+    if isinstance(value, list) and "items" not in schema and closed:
+        # Where the schema has a plain value, whatever fields stand inside the list are unknown ones.
+        for number, item in enumerate(value):
+            yield from _unknown({}, item, f"{path}[{number}]")
+    if isinstance(value, Mapping) and closed:
         known = schema.get("properties", {})
         yield from (f"{path}.{field}" if path else field for field in value if field not in known)
     for inner, item, at, _ in _children(schema, value, path):

@@ -172,7 +172,7 @@ def test_a_json_patch_replaces_whole_and_tests_first(world: TwinWorld) -> None:
     [
         {"op": "test", "path": "/data/a", "value": "2"},
         {"op": "remove", "path": "/data/none"},
-        {"op": "replace", "path": "/data/none", "value": "1"},
+        {"op": "replace", "path": "/none/deep", "value": "1"},
         {"op": "add", "path": "/none/deep", "value": "1"},
     ],
 )
@@ -197,7 +197,7 @@ def test_a_json_patch_at_an_old_version_conflicts(world: TwinWorld) -> None:
 def test_a_delete_at_an_old_version_conflicts(world: TwinWorld) -> None:
     made = world.cluster.write(Create(MAP, {}))
     world.cluster.write(MergePatch(MAP, {"data": {"a": "2"}}))
-    with pytest.raises(Conflict, match="ResourceVersion in precondition"):
+    with pytest.raises(Conflict, match="the ResourceVersion in the precondition"):
         world.cluster.write(Delete(MAP, resource_version=made["metadata"]["resourceVersion"]))
 
 
@@ -226,11 +226,32 @@ INVALID = 'NodeNetworkConfigurationPolicy.nmstate.io "br-phy" is invalid: '
     ],
 )
 def test_a_policy_that_the_server_does_not_take(world: TwinWorld, spec: dict[str, Any], words: str) -> None:
-    for request in (Create(POLICY, {"spec": spec}), Apply(POLICY, {"spec": spec}, "ovsplan")):
-        with pytest.raises(Refused) as refused:
-            world.cluster.write(request)
-        assert str(refused.value) == words
+    with pytest.raises(Refused) as refused:
+        world.cluster.write(Create(POLICY, {"spec": spec}))
+    assert str(refused.value) == words
     assert world.cluster.get(POLICY) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"bogus": 1}, ".spec.bogus: field not declared in schema"),
+        (
+            {"nodeSelector": {"matchExpressions": []}},
+            ".spec.nodeSelector.matchExpressions: expected string, got []",
+        ),
+        ({"desiredState": []}, ".spec.desiredState: expected map, got []"),
+    ],
+)
+def test_an_apply_of_a_policy_is_asked_for_its_types_first(
+    world: TwinWorld, spec: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        apply(world, "ovsplan", spec)
+    assert str(refused.value) == (
+        "failed to create typed patch object (/br-phy; nmstate.io/v1, Kind=NodeNetworkConfigurationPolicy): "
+        + words
+    )
 
 
 def test_what_stands_in_a_desired_state_is_nobodys_business(world: TwinWorld) -> None:
