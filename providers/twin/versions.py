@@ -9,6 +9,7 @@ from providers.twin.stage import Stage
 
 OVN = "ovn-version"
 NMSTATE = "nmstate-version"
+NETWORKMANAGER = "1.52.1"
 _OVS = {"23.03": "3.1.0", "25.03": "3.5.0"}
 _OVS_SCHEMA = {"23.03": "8.3.1", "25.03": "8.8.0"}
 _SOUTHBOUND_SCHEMA = {"23.03": "20.27.0", "25.03": "20.41.0"}
