@@ -248,6 +248,16 @@ class ApiServer:
         for body in definitions:
             self._await_served(body)
 
+    def undefine(self, name: str) -> None:
+        """Delete a CustomResourceDefinition, and return when it is gone with all its objects."""
+        path = self.path(EXTENSIONS, "CustomResourceDefinition")
+        version = self.call("GET", f"{path}/{name}")["metadata"]["resourceVersion"]
+        self.call("DELETE", f"{path}/{name}")
+        query = {"fieldSelector": f"metadata.name={name}", "watch": 1, "resourceVersion": version}
+        for event in self._watch(f"{path}?{urlencode(query)}"):
+            if event["type"] == "DELETED":
+                break
+
     def add_nodes(
         self, prefixes: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None
     ) -> None:

@@ -25,6 +25,7 @@ from providers.ports import (
     Forbidden,
     InDoubt,
     MergePatch,
+    NotServed,
     Ref,
     Unauthorized,
     Unreachable,
@@ -335,21 +336,37 @@ def test_a_watch_from_a_version_that_is_forgotten_says_so(server: ApiServer, rea
         list(real.cluster.watch("v1", "ConfigMap", since=since, timeout=5))
 
 
-def test_a_kind_is_found_as_soon_as_its_operator_is_installed(server: ApiServer, real: Side) -> None:
-    group = f"{real.space}.example.com"
-    with pytest.raises(Exception, match=f"the cluster serves no Thing \\({group}/v1\\)"):
-        real.cluster.list(f"{group}/v1", "Thing")
+def definition(group: str, scope: str) -> dict[str, Any]:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     names = {"kind": "Thing", "plural": "things", "singular": "thing", "listKind": "ThingList"}
     version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
-    definition = {
+    return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"things.{group}"},
-        "spec": {"group": group, "names": names, "scope": "Cluster", "versions": [version]},
+        "spec": {"group": group, "names": names, "scope": scope, "versions": [version]},
     }
-    server.define([definition])
+
+
+def test_a_kind_is_found_as_soon_as_its_operator_is_installed(server: ApiServer, real: Side) -> None:
+    group = f"{real.space}.example.com"
+    with pytest.raises(NotServed, match=rf"the cluster serves no Thing \({group}/v1\)"):
+        real.cluster.list(f"{group}/v1", "Thing")
+    server.define([definition(group, "Cluster")])
     assert real.cluster.list(f"{group}/v1", "Thing").items == ()
+
+
+def test_a_kind_whose_operator_went_is_looked_for_anew(server: ApiServer, real: Side) -> None:
+    group = f"{real.space}.example.com"
+    server.define([definition(group, "Cluster")])
+    real.cluster.write(Create(Ref(f"{group}/v1", "Thing", "a"), {}))
+    server.undefine(f"things.{group}")
+    with pytest.raises(NotServed):
+        real.cluster.list(f"{group}/v1", "Thing")
+    server.define([definition(group, "Namespaced")])
+    thing = Ref(f"{group}/v1", "Thing", "a", real.space)
+    real.cluster.write(Create(thing, {}))
+    assert real.now(thing)["metadata"]["namespace"] == real.space
 
 
 # Writes.
