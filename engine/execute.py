@@ -59,8 +59,12 @@ class Executor:
         reporter: Reporter,
         signals: Signals,
         boundary: Callable[[str], None] = lambda _: None,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
-        """`boundary` is called, with a name, right after each commit of the journal: tests end the process there."""
+        """`boundary` is called, with a name, right after each commit of the journal: tests end the process there.
+
+        `guard` is called before each op that may be put off; what it raises ends the run there, without a rescue.
+        """
         self._hands = hands
         self._failures = failures
         self._clock = clock
@@ -70,6 +74,7 @@ class Executor:
         self._reporter = reporter
         self._signals = signals
         self._boundary = boundary
+        self._guard = guard
         self._rescuing = False
 
     def execute(self) -> None:
@@ -295,6 +300,7 @@ class Executor:
 
     def _stop_if_asked(self) -> None:
         """Raise Interrupted when a signal or `ovsplan stop` asks for it; a rescue is carried through."""
+        self._guard()
         if self._rescuing:
             return
         if self._signals.signum is not None:

@@ -40,8 +40,11 @@ def make_plan(
     *,
     accepted: Collection[str] = (),
     only: Collection[str] = (),
+    refused: Sequence[Finding] = (),
 ) -> Plan:
     """The plan that makes the cluster as desired. Pure: the same arguments give the same bytes.
+
+    `refused`: what the API server has against the writes of this very plan, made without it (`plans.rehearsal`).
 
     Raises InputError (an unknown bridge, a selector that matches nothing) or PlanError.
     """
@@ -49,7 +52,7 @@ def make_plan(
     ordered = {name: i for i, name in enumerate(node_order(found, desired, facts))}
     found.sort(key=lambda d: ordered[d.node])
     drafts, _, _ = _compose(desired, facts, found)
-    findings = lint(Scene(desired, facts, found, drafts), accepted)
+    findings = lint(Scene(desired, facts, found, drafts), accepted, refused)
     found = [_without_held(d, findings) for d in found]
     brackets, cluster, choices = _compose(desired, facts, found)
     actions = _unpredicted(brackets, cluster, desired, facts)

@@ -5,7 +5,8 @@ One function per op family. They know no kind and decide nothing: what an op mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from plans.ops import (
@@ -49,6 +50,19 @@ class Doubtful(Exception):
     """The op may have been done or not: observe before deciding."""
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What a port raises, as what it means for the op."""
+    try:
+        yield
+    except (ports.Unreachable, ports.Refused, ports.NotFound, ports.NotServed) as error:
+        raise NotDone(str(error)) from error
+    except ports.Conflict as error:
+        raise Lost(str(error)) from error
+    except ports.InDoubt as error:
+        raise Doubtful(str(error)) from error
+
+
 class Interpreter:
     """Performs ops and answers requests on one world. Raises Lost, NotDone, Doubtful."""
 
@@ -66,14 +80,13 @@ class Interpreter:
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         """Do one op; returns (`done` or `first`, its result)."""
-        try:
+        with _translated():
             return self._perform(op)
-        except (ports.Unreachable, ports.Refused, ports.NotFound, ports.NotServed) as error:
-            raise NotDone(str(error)) from error
-        except ports.Conflict as error:
-            raise Lost(str(error)) from error
-        except ports.InDoubt as error:
-            raise Doubtful(str(error)) from error
+
+    def rehearse(self, op: Patch | Create | Apply | Edit | Delete) -> None:
+        """Let the API server judge a write, which it does not carry out. Raises as `perform` does."""
+        with _translated():
+            self._write(op, dry_run=True)
 
     def _answer(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         match request:
@@ -97,10 +110,7 @@ class Interpreter:
         match op:
             case Transact():
                 return self._transact(op)
-            case Patch(ref=ref, patch=patch, resource_version=version):
-                self._world.cluster.write(ports.MergePatch(_ref(ref), patch, version))
-                return "done", None
-            case Create() | Apply() | Edit() | Delete():
+            case Patch() | Create() | Apply() | Edit() | Delete():
                 return self._write(op)
             case Run(node=node, argv=argv):
                 finished = self._world.shell(node).run(argv, timeout=TIMEOUT)
@@ -127,34 +137,18 @@ class Interpreter:
             raise
         return list(listing.items)
 
-    def _write(self, op: Create | Apply | Edit | Delete) -> tuple[str, Any]:
-        cluster, ref = self._world.cluster, _ref(op.ref)
-        match op:
-            case Create(body=body, subresource=subresource):
-                try:
-                    cluster.write(
-                        ports.Create(
-                            ref, {"apiVersion": op.ref.api, "kind": op.ref.kind, **body}, subresource
-                        )
-                    )
-                except ports.AlreadyExists:
-                    return "first", None
-            case Apply(body=body, again_if=race):
-                try:
-                    made = cluster.write(ports.Apply(ref, body, FIELD_MANAGER))
-                except ports.Refused as error:
-                    if race and race in str(error):
-                        raise Lost(str(error)) from error
-                    raise
-                return "done", {"generation": made["metadata"].get("generation")}
-            case Edit(operations=operations, resource_version=version):
-                cluster.write(ports.JsonPatch(ref, operations, version))
-            case Delete(uid=uid):
-                try:
-                    cluster.write(ports.Delete(ref, uid))
-                except ports.NotFound:
-                    return "first", None
-        return "done", None
+    def _write(self, op: Patch | Create | Apply | Edit | Delete, *, dry_run: bool = False) -> tuple[str, Any]:
+        try:
+            made = self._world.cluster.write(_request(op), dry_run=dry_run)
+        except (ports.AlreadyExists, ports.NotFound) as error:
+            if isinstance(op, Create if isinstance(error, ports.AlreadyExists) else Delete):
+                return "first", None
+            raise
+        except ports.Refused as error:
+            if isinstance(op, Apply) and op.again_if and op.again_if in str(error):
+                raise Lost(str(error)) from error
+            raise
+        return "done", {"generation": made["metadata"].get("generation")} if isinstance(op, Apply) else None
 
     def _transact(self, op: Transact) -> tuple[str, Any]:
         ovsdb = self._world.ovsdb(op.node)
@@ -190,6 +184,21 @@ class Interpreter:
             raise Doubtful(
                 f"vswitchd has not carried out configuration {wanted} within {SETTLE_TIMEOUT:g} s: is it running?"
             )
+
+
+def _request(op: Patch | Create | Apply | Edit | Delete) -> ports.Write:
+    ref = _ref(op.ref)
+    match op:
+        case Patch(patch=patch, resource_version=version):
+            return ports.MergePatch(ref, patch, version)
+        case Create(body=body, subresource=subresource):
+            return ports.Create(ref, {"apiVersion": op.ref.api, "kind": op.ref.kind, **body}, subresource)
+        case Apply(body=body):
+            return ports.Apply(ref, body, FIELD_MANAGER)
+        case Edit(operations=operations, resource_version=version):
+            return ports.JsonPatch(ref, operations, version)
+        case Delete(uid=uid):
+            return ports.Delete(ref, uid)
 
 
 def _ref(ref: ObjectRef) -> ports.Ref:

@@ -14,6 +14,7 @@ import platform
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +118,17 @@ class Lock:
             now,
         )
         self._over = threading.Event()
+        self._also: list[Callable[[], object]] = []
         self._beat = threading.Thread(target=self._keep_beating, name="lock-heartbeat", daemon=True)
+
+    @property
+    def holder(self) -> Holder:
+        """Who we are, as others find us in the lock."""
+        return self._me
+
+    def also(self, beat: Callable[[], object]) -> None:
+        """Call this with every heartbeat too. It must not raise: the lock would look as if its holder were dead."""
+        self._also.append(beat)
 
     def __enter__(self) -> Lock:
         with self._store.write() as db:
@@ -158,6 +169,8 @@ class Lock:
                 db.execute(
                     update(schema.lock).where(schema.lock.c.token == self.token).values(heartbeat=time.time())
                 )
+            for beat in tuple(self._also):
+                beat()
         store.close()
 
 

@@ -7,6 +7,7 @@ that is corrupt, newer, or another cluster's.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,15 @@ class Store:
                     f"{self.path} belongs to another cluster ({owner}); this one is {identity}. "
                     "Give this cluster a state database of its own with --state FILE."
                 )
+
+    def name(self) -> str:
+        """What tells this store from every other one, given when it is first asked for."""
+        with self.write() as db:
+            found = self._meta(db, "name")
+            if found is None:
+                found = secrets.token_hex(8)
+                db.execute(insert(schema.meta).values(key="name", value=found))
+        return found
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

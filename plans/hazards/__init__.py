@@ -32,8 +32,8 @@ class Scene:
 Finder = Callable[[Scene], list[Finding]]
 
 
-def lint(scene: Scene, accepted: Collection[str] = ()) -> list[Finding]:
-    """Every hazard found, sorted; those whose id is accepted say so.
+def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding] = ()) -> list[Finding]:
+    """Every hazard found here or `besides`, sorted; those whose id is accepted say so.
 
     Raises InputError when an accepted id is no hazard at all.
     """
@@ -42,11 +42,11 @@ def lint(scene: Scene, accepted: Collection[str] = ()) -> list[Finding]:
     finders: tuple[Finder, ...] = (*switches.FINDERS, *policies.FINDERS, *nodes.FINDERS, *vms.FINDERS)
     _known(accepted)
     of_kinds = [f for kind in CLUSTER_KINDS.values() for f in kind.hazards(scene.desired, scene.facts)]
-    found = sorted({*of_kinds, *(finding for finder in finders for finding in finder(scene))})
+    found = sorted({*besides, *of_kinds, *(finding for finder in finders for finding in finder(scene))})
     return [replace(f, accepted=f.level == "block" and f.id in accepted) for f in found]
 
 
-HIGHEST = 62
+HIGHEST = 63
 
 
 def _known(accepted: Collection[str]) -> None:

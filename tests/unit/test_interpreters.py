@@ -59,8 +59,8 @@ class FakeWorld:
         asked = {name: value for name, value in selection.items() if value}
         return cast(ports.Listing, self._answer("list", api, kind, *([asked] if asked else [])))
 
-    def write(self, request: ports.Write) -> ports.Body:
-        return cast(ports.Body, self._answer("write", request))
+    def write(self, request: ports.Write, *, dry_run: bool = False) -> ports.Body:
+        return cast(ports.Body, self._answer("rehearse" if dry_run else "write", request))
 
     def transact(self, database: str, operations: Sequence[Any], *, timeout: float) -> Any:
         return self._answer("transact", database, list(operations))
@@ -299,3 +299,27 @@ def test_a_list_says_what_it_wants_and_what_it_keeps() -> None:
     assert world.asked == [
         ("list", "v1", "Pod", {"keep": ("metadata",), "fields": {"spec.nodeName": "worker-01"}})
     ]
+
+
+def test_a_rehearsed_write_is_the_one_that_would_be_made_and_is_not_made() -> None:
+    op = Patch(
+        label="a", title="a", ref=ObjectRef("v1", "Node", "n"), patch={"spec": {}}, resource_version="7"
+    )
+    interpreter, world = hands({"metadata": {}})
+    interpreter.rehearse(op)
+    assert world.asked == [("rehearse", ports.MergePatch(ports.Ref("v1", "Node", "n"), {"spec": {}}, "7"))]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ports.Forbidden("no"), NotDone),
+        (ports.Refused("no"), NotDone),
+        (ports.Conflict("old"), Lost),
+        (ports.InDoubt("?"), Doubtful),
+    ],
+)
+def test_a_rehearsal_fails_as_the_write_would(error: Exception, raised: type[Exception]) -> None:
+    op = Patch(label="a", title="a", ref=ObjectRef("v1", "Node", "n"), patch={})
+    with pytest.raises(raised):
+        hands(error)[0].rehearse(op)

@@ -13,7 +13,7 @@ from plans.planner import make_plan
 SICK = {"nodes": {"worker-02": {"ready": False, "mappings": "vmnet:br-vmdata"}}}
 
 
-@pytest.mark.parametrize("name", ["H00", "H63", "h18", "H1", "18", "H018", "all", ""])
+@pytest.mark.parametrize("name", ["H00", "H64", "h18", "H1", "18", "H018", "all", ""])
 def test_what_is_no_hazards_id_is_refused(tmp_path: Path, name: str) -> None:
     with make_world(tmp_path / "world") as world:
         facts = observed(world, declared(HOT))

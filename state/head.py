@@ -1,0 +1,200 @@
+"""The head of a run: what another store needs to go on with it, as one JSON value, and back.
+
+Invariant: a store that takes a head in gives the same answers about what is still to do as the one that gave it out.
+Of what is done, only how it ended is kept, and those results that actions still to come will read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select
+
+from plans.document import FORMAT as PLAN_FORMAT
+from plans.document import Plan, canonical
+from plans.errors import InputError, JournalError
+from plans.ops import READ_ONLY
+from state import schema
+from state.journal import Run
+from state.store import Store
+
+FORMAT = 1
+_READ_ONLY = {op.__name__.lower() for op in READ_ONLY}
+_OVER = ("done", "marked-done")
+_STEP = ("action", "attempt", "status", "began", "ended", "note", "proven")
+_EVENT = ("burst", "label", "intent_at", "outcome", "outcome_at", "result", "message")
+_RUN = ("id", "plan", "status", "began", "ended", "who", "version", "message")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A before-image as it is kept. `id` grows in the order of the taking."""
+
+    id: int
+    action: str
+    label: str
+    taken_at: float
+    sha256: str
+    content: str
+
+
+def head_of(store: Store, run: Run, plan: Plan) -> dict[str, Any]:
+    """The head of a run as it stands now. Reads only."""
+    s = schema.steps
+    with store.read() as db:
+        row = db.execute(select(schema.runs).where(schema.runs.c.id == run.id)).one()
+        steps = db.execute(select(s).where(s.c.run == run.id).order_by(s.c.id)).all()
+        latest = {step.action: step for step in steps}
+        over = {name for name, step in latest.items() if step.status in _OVER}
+        events = _events(db, run.id, over, _still_read(plan, over))
+        told = {(event["action"], event["attempt"]) for event in events}
+        kept = [step for step in steps if _is_kept(step, step is latest[step.action], over, told)]
+    return {
+        "format": FORMAT,
+        "plan_format": PLAN_FORMAT,
+        "run": {name: getattr(row, name) for name in _RUN},
+        "steps": [{name: getattr(step, name) for name in _STEP} for step in kept],
+        "events": events,
+    }
+
+
+def _is_kept(
+    step: Row[Any], is_latest: bool, over: Collection[str], told: Collection[tuple[str, int]]
+) -> bool:
+    """Of an action that is over: its end, and the attempts whose ops are told, or void by a person's word."""
+    return (
+        step.action not in over
+        or is_latest
+        or step.status == "marked-not-done"
+        or (step.action, step.attempt) in told
+    )
+
+
+def _still_read(plan: Plan, over: Collection[str]) -> set[str]:
+    """The actions whose recorded results an action still to come will read."""
+    return {name for action in plan.actions if action.id not in over for name in action.uses}
+
+
+def _events(
+    db: Connection, run: str, over: Collection[str], still_read: Collection[str]
+) -> list[dict[str, Any]]:
+    s, e = schema.steps.c, schema.events
+    query = (
+        select(e, s.action, s.attempt)
+        .join(schema.steps, s.id == e.c.step)
+        .where(s.run == run)
+        .order_by(e.c.id)
+    )
+    found: list[dict[str, Any]] = []
+    told: set[str] = set()
+    for row in db.execute(query):
+        op = json.loads(row.op)
+        acts = op["op"] not in _READ_ONLY and row.outcome in ("done", "first", "doubt", None)
+        if row.action in over:
+            # Of an action that is over, one op says that it acted.
+            is_first = acts and row.action not in told
+            if not is_first and not (row.action in still_read and row.result is not None):
+                continue
+            told |= {row.action} if acts else set()
+        slim = {"op": op["op"], "title": op.get("title", row.label)}
+        found.append(
+            {
+                "action": row.action,
+                "attempt": row.attempt,
+                "op": slim,
+                **{name: getattr(row, name) for name in _EVENT},
+            }
+        )
+    return found
+
+
+def images_after(store: Store, run: str, after: int) -> list[Image]:
+    """The before-images of a run that were taken after the one of that id. Reads only."""
+    i = schema.images
+    with store.read() as db:
+        rows = db.execute(select(i).where(i.c.run == run, i.c.id > after).order_by(i.c.id))
+        return [Image(r.id, r.action, r.label, r.taken_at, r.sha256, r.content) for r in rows]
+
+
+def version_in(head: Mapping[str, Any]) -> str:
+    """The version of ovsplan that made a head."""
+    return str((head.get("run") or {}).get("version", "of an unknown version"))
+
+
+def check(head: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a head that this version can't go on with; it says which can."""
+    wrong = [
+        f"{what} {head.get(key)} (this version knows {known})"
+        for what, key, known in (("format", "format", FORMAT), ("plan format", "plan_format", PLAN_FORMAT))
+        if head.get(key) != known
+    ]
+    if wrong:
+        raise InputError(
+            f"{where} was made by ovsplan {version_in(head)}, with {' and '.join(wrong)}. "
+            f"Finish that run with ovsplan {version_in(head)}."
+        )
+
+
+def take_in(store: Store, head: Mapping[str, Any], plan: str, images: Sequence[Image], source: str) -> str:
+    """Write a run into a store as its head tells it, over what the store had of it; returns its id. Raises JournalError."""
+    try:
+        with store.write() as db:
+            return _taken_in(db, head, plan, images, source)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise JournalError(
+            f"the head of the run makes no sense ({type(error).__name__}: {error}): nothing was restored."
+        ) from error
+
+
+def _taken_in(
+    db: Connection, head: Mapping[str, Any], plan: str, images: Sequence[Image], source: str
+) -> str:
+    run = head["run"]
+    name = str(run["id"])
+    known = db.execute(select(schema.runs).where(schema.runs.c.id == name)).one_or_none()
+    _forget(db, name)
+    if db.execute(select(schema.plans.c.digest).where(schema.plans.c.digest == run["plan"])).first() is None:
+        db.execute(insert(schema.plans).values(digest=run["plan"], document=plan))
+    seq = known.seq if known else (db.execute(select(func.max(schema.runs.c.seq))).scalar() or 0) + 1
+    row = {key: run[key] for key in _RUN}
+    db.execute(insert(schema.runs).values(**row, source=known.source if known else source, seq=seq))
+    ids = {}
+    for step in head["steps"]:
+        made = db.execute(insert(schema.steps).values(run=name, **{key: step[key] for key in _STEP}))
+        assert made.inserted_primary_key is not None
+        ids[step["action"], step["attempt"]] = int(made.inserted_primary_key[0])
+    for event in head["events"]:
+        values = {key: event[key] for key in _EVENT}
+        step_id = ids[event["action"], event["attempt"]]
+        db.execute(insert(schema.events).values(step=step_id, op=canonical(event["op"]), **values))
+    _keep_images(db, name, images)
+    return name
+
+
+def _forget(db: Connection, run: str) -> None:
+    mine = select(schema.steps.c.id).where(schema.steps.c.run == run)
+    db.execute(delete(schema.events).where(schema.events.c.step.in_(mine)))
+    db.execute(delete(schema.steps).where(schema.steps.c.run == run))
+    db.execute(delete(schema.runs).where(schema.runs.c.id == run))
+
+
+def _keep_images(db: Connection, run: str, images: Sequence[Image]) -> None:
+    i = schema.images.c
+    known = {
+        (row.action, row.label, row.sha256)
+        for row in db.execute(select(i.action, i.label, i.sha256).where(i.run == run))
+    }
+    for image in images:
+        if hashlib.sha256(image.content.encode()).hexdigest() != image.sha256:
+            raise JournalError(
+                f"the before-image {image.label} of {image.action} does not fit its hash: it was tampered with."
+            )
+        if (image.action, image.label, image.sha256) not in known:
+            values = {
+                key: getattr(image, key) for key in ("action", "label", "taken_at", "sha256", "content")
+            }
+            db.execute(insert(schema.images).values(run=run, **values))
