@@ -98,8 +98,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         pytest.skip("containers need root")
     folder = tmp_path_factory.mktemp("api")
     prefix = pods.container_prefix(folder)
-    with ApiServer.up(folder / "server", crds=None) as server:
-        server.add_nodes({name: prefix for name in ("worker-01", "worker-02", "worker-03")})
+    with ApiServer.up(folder / "server") as server:
+        worker = {"node-role.kubernetes.io/worker": ""}
+        server.add_nodes({name: prefix for name in ("worker-01", "worker-02", "worker-03")}, worker)
         pods.add_namespaces(server)
         for kind in (pods.MULTUS, pods.OVNKUBE, pods.NMSTATE):
             pods.add(server, kind, "worker-01")
