@@ -100,7 +100,7 @@ def asked(server: ApiServer, user: str) -> list[tuple[str, str]]:
     return [
         (event["verb"], event["requestURI"])
         for event in server.audited()
-        if event["user"]["username"] == user and event["stage"] == "ResponseComplete"
+        if event["user"].get("username") == user and event["stage"] == "ResponseComplete"
     ]
 
 
