@@ -178,21 +178,13 @@ class _Node:
             self.memory["jobs"][unit] = job
 
     def end(self, unit: str, job: Job, rc: int, err: str, out: str = "") -> bool:
-        log = "".join(
-            f"{line}\n" for line in (self.line("INFO ", "nmstatectl", self.greeting()), *job["log"])
-        )
+        log = "".join(f"{line}\n" for line in job["log"])
         result = {"rc": rc, "out": out, "err": log + (f"{err}\n" if err else "")}
         self.stage.keep(UNITS, f"{self.name} {unit}", result)
         return True
 
-    def greeting(self) -> str:
-        return f"Nmstate version: {self.version}"
-
-    def line(self, level: str, module: str, text: str) -> str:
-        return f"[{stamp(self.now)} {level} {module}] {text}"
-
     def say(self, job: Job, text: str, *, level: str = "INFO ", module: str = "net_state") -> None:
-        job["log"] = [*job["log"], self.line(level, f"nmstate::query_apply::{module}", text)]
+        job["log"] = [*job["log"], log_line(self.now, level, f"nmstate::query_apply::{module}", text)]
 
     def then(self, job: Job, step: str, at: float) -> bool:
         job |= {"step": step, "at": at}
@@ -299,9 +291,10 @@ class _Node:
         return self.end(unit, job, 1, job["error"])
 
 
-def stamp(instant: float) -> str:
-    """An instant as nmstate's log has it."""
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def log_line(instant: float, level: str, module: str, text: str) -> str:
+    """A line of nmstate's log, as it stands on standard error."""
+    stamp = datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"[{stamp} {level} {module}] {text}"
 
 
 def path_of(checkpoint: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from providers.ports import Finished
 from providers.twin import networkmanager, nmstate_documents, nmstate_state, versions
-from providers.twin.networkmanager import NAME, READ
+from providers.twin.networkmanager import NAME, READ, log_line
 from providers.twin.nmstate_documents import NmstateError
 from providers.twin.stage import UNITS, Stage
 
@@ -38,7 +38,7 @@ def begin(stage: Stage, node: str, unit: str, argv: Sequence[str], stdin: bytes)
         stage.keep(UNITS, f"{node} {unit}", {"rc": done.rc, "out": done.out, "err": done.err})
         return
     memory = networkmanager.recall(stage, node)
-    memory["jobs"][unit] = _job(argv, stdin, stage.clock.now())
+    memory["jobs"][unit] = {**_job(argv, stdin, stage.clock.now()), "log": [_greeting(stage, node)]}
     stage.keep(NAME, node, memory)
     stage.remind(NAME, node, memory["jobs"][unit]["at"])
 
@@ -74,19 +74,19 @@ def _immediately(stage: Stage, node: str, argv: Sequence[str], stdin: bytes) -> 
     except _Usage as error:
         return Finished(2, "", f"error: {error}\n\nFor more information, try '--help'.\n")
     except NmstateError as error:
-        return Finished(1, "", f"{_greeting(stage, node)}{error}\n")
+        return Finished(1, "", f"{_greeting(stage, node)}\n{error}\n")
 
 
 def _greeting(stage: Stage, node: str) -> str:
-    stamp = networkmanager.stamp(stage.clock.now())
-    return f"[{stamp} INFO  nmstatectl] Nmstate version: {versions.nmstate(stage, node)}\n"
+    version = versions.nmstate(stage, node)
+    return log_line(stage.clock.now(), "INFO ", "nmstatectl", f"Nmstate version: {version}")
 
 
 def _answered(stage: Stage, node: str, answer: Callable[[], str]) -> Finished:
     try:
-        return Finished(0, answer(), _greeting(stage, node))
+        return Finished(0, answer(), f"{_greeting(stage, node)}\n")
     except NmstateError as error:
-        return Finished(1, "", f"{_greeting(stage, node)}{error}\n")
+        return Finished(1, "", f"{_greeting(stage, node)}\n{error}\n")
 
 
 def _policy(args: Sequence[str], stdin: bytes) -> str:
@@ -106,7 +106,7 @@ def _only(args: Sequence[str]) -> str:
 def _job(argv: Sequence[str], stdin: bytes, now: float) -> dict[str, Any]:
     """The memory of a command. Raises NmstateError for a document that no node accepts."""
     verb, args = argv[1], argv[2:]
-    common = {"begun": now, "step": verb, "log": []}
+    common = {"begun": now, "step": verb}
     match verb:
         case "show":
             return {**common, "at": now + READ, "only": _only(args)}
