@@ -108,7 +108,8 @@ def _written(resource: Resource, request: Write, dry_run: bool) -> Call:
             path = _collection(resource, ref.namespace)
             return Call(f"create {ref}", "POST", path, _query(dry_run), made)
         case Create(body=body, subresource=sub):
-            api, kind = resource.subresources.get(sub) or (ref.api, ref.kind)
+            own = str(body.get("apiVersion", ref.api)), str(body.get("kind", ref.kind))
+            api, kind = resource.subresources.get(sub) or own
             made = _named(Ref(api, kind, ref.name, ref.namespace), body)
             return Call(f"create {sub} of {ref}", "POST", _path(resource, ref, sub), _query(dry_run), made)
         case MergePatch(patch=patch, subresource=sub):
