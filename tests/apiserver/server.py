@@ -251,12 +251,18 @@ class ApiServer:
     def undefine(self, name: str) -> None:
         """Delete a CustomResourceDefinition, and return when it is gone with all its objects."""
         path = self.path(EXTENSIONS, "CustomResourceDefinition")
-        version = self.call("GET", f"{path}/{name}")["metadata"]["resourceVersion"]
+        body = self.call("GET", f"{path}/{name}")
         self.call("DELETE", f"{path}/{name}")
-        query = {"fieldSelector": f"metadata.name={name}", "watch": 1, "resourceVersion": version}
+        query = {
+            "fieldSelector": f"metadata.name={name}",
+            "watch": 1,
+            "resourceVersion": body["metadata"]["resourceVersion"],
+        }
         for event in self._watch(f"{path}?{urlencode(query)}"):
             if event["type"] == "DELETED":
                 break
+        for served in _served(body["spec"]):
+            self._await_status(served, 404)
 
     def add_nodes(
         self, prefixes: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None
@@ -394,9 +400,8 @@ class ApiServer:
             conditions = event["object"].get("status", {}).get("conditions", ())
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 break
-        for version in spec["versions"]:
-            if version["served"]:
-                self._await_list(f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}?limit=1")
+        for served in _served(spec):
+            self._await_status(served, 200)
 
     def _watch(self, path: str) -> Iterator[Object]:
         connection = HTTPSConnection("127.0.0.1", self.port, timeout=_STARTING, context=self._tls())
@@ -406,11 +411,17 @@ class ApiServer:
         finally:
             connection.close()
 
-    def _await_list(self, path: str) -> None:
+    def _await_status(self, path: str, wanted: int) -> None:
         end = time.monotonic() + _STARTING
-        while (answer := self._exchange("GET", path))[0] != 200:
+        while (answer := self._exchange("GET", path))[0] != wanted:
             if time.monotonic() > end:
-                raise RuntimeError(f"{path} is not served: {answer[1]}")
+                raise RuntimeError(f"{path} answers {answer}, and not {wanted}")
+
+
+def _served(spec: Object) -> list[str]:
+    """Where the objects of a definition are, in each version."""
+    versions = [version["name"] for version in spec["versions"] if version["served"]]
+    return [f"/apis/{spec['group']}/{version}/{spec['names']['plural']}?limit=1" for version in versions]
 
 
 _PAIR = (("certificate", "crt"), ("key", "key"))
