@@ -56,8 +56,8 @@ def finish(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program with its children, which may hold its output open."""
+    """Kill the program with its children; whoever holds its pipes closes them."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
-        process.communicate(timeout=_REAP)
+        process.wait(timeout=_REAP)

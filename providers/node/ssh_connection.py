@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from providers.node.process import Ended, OutOfTime, end, finish
 from providers.ports import InDoubt, Refused, Unreachable
@@ -143,9 +144,8 @@ class Connection:
 
     def let_go(self) -> None:
         """Let it end by itself, without waiting for it."""
-        if self._master is not None and self._master.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._master.stdin.close()
+        if self._master is not None:
+            _close(self._master.stdin)
 
     def close(self) -> None:
         """Hang up; what still runs there is ended by its bound."""
@@ -190,12 +190,12 @@ class Connection:
         try:
             standing = _says(master, token.encode(), deadline)
         except BaseException:
-            end(master)
+            _bury(master)
             raise
         told = log.read_text(encoding="utf-8", errors="replace")
         log.unlink()
         if not standing:
-            end(master)
+            _bury(master)
             raise Unreachable(f"node {self._node}: {self._why(told)}")
         return master
 
@@ -203,15 +203,13 @@ class Connection:
         master, self._master = self._master, None
         if master is None:
             return
-        if master.stdin is not None:
-            with suppress(BrokenPipeError):
-                master.stdin.close()
+        _close(master.stdin)
         try:
             master.wait(timeout=_PARTING)
         except subprocess.TimeoutExpired:
+            # Commands still run on it, for somebody who will hear that theirs is in doubt.
             end(master)
-        if master.stdout is not None:
-            master.stdout.close()
+        _close(master.stdout)
         self._control.unlink(missing_ok=True)
 
     def _in_session(self, argv: Sequence[str], sudo: bool, stdin: bytes, deadline: float) -> Ended | None:
@@ -303,6 +301,18 @@ def _options(*pairs: str) -> list[str]:
 
 def _quoted(path: str) -> str:
     return '"' + path.replace("%", "%%") + '"'
+
+
+def _bury(master: subprocess.Popen[bytes]) -> None:
+    end(master)
+    _close(master.stdin)
+    _close(master.stdout)
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _says(process: subprocess.Popen[bytes], word: bytes, deadline: float) -> bool:

@@ -63,7 +63,7 @@ def add(
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": container, "image": "none"}],
         },
-        "status": running(container) if runs else {"phase": "Pending"},
+        "status": running(container) if runs else waiting(container),
     }
     server.create(body)
     return name
@@ -76,6 +76,13 @@ def running(container: str) -> dict[str, Any]:
         "phase": "Running",
         "containerStatuses": [{**state, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}],
     }
+
+
+def waiting(container: str, reason: str = "ContainerCreating", message: str = "") -> dict[str, Any]:
+    """The status of a pod whose one container does not run yet."""
+    state = {"name": container, "image": "none", "imageID": "", "ready": False, "restartCount": 0}
+    why = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "containerStatuses": [{**state, "state": why}]}
 
 
 def remove(server: ApiServer, namespace: str, name: str) -> None:

@@ -151,9 +151,7 @@ def test_debug_pod_whose_image_cannot_be_had_says_so(
     with pytest.raises(Unreachable):
         shell.run(["true"], timeout=0.3)
     (made,) = pods.debug_pods(api)
-    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no route to host"}}
-    state = {"name": "container-00", "image": "", "imageID": "", "ready": False, "restartCount": 0}
-    status = {"phase": "Pending", "containerStatuses": [{**state, "state": waiting}]}
+    status = pods.waiting("container-00", "ImagePullBackOff", "no route to host")
     api.set_status(made | {"apiVersion": "v1", "kind": "Pod"}, status)
     with pytest.raises(Unreachable, match="does not run: ImagePullBackOff no route to host"):
         shell.run(["true"], timeout=0.3)

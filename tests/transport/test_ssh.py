@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_closing_ends_the_connection_and_removes_its_folder(own_daemon: Sshd) ->
     nodes.close()
     assert not folder.exists()
     await_true(lambda: not own_daemon.sessions(), "the connection ends")
+
+
+def test_closing_does_not_wait_for_a_command_that_runs(own_daemon: Sshd, tmp_path: Path) -> None:
+    nodes = SshNodes(settings(own_daemon), lambda node: "127.0.0.1")
+    shell, begun = nodes.shell(NODE), tmp_path / "begun"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(shell.run, ["sh", "-c", f"touch {begun}; exec sleep 8"], timeout=20)
+        await_true(begun.exists, "the command has begun")
+        started = time.monotonic()
+        nodes.close()
+        assert time.monotonic() - started < 5
+        with pytest.raises(InDoubt):
+            running.result(timeout=3)
 
 
 _KILLED = """\
