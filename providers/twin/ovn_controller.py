@@ -55,15 +55,14 @@ class OvnController:
         mappings = parse_mappings(view.external_ids.get(MAPPINGS, ""))
         wanted = _wanted(memory["local"], mappings, view)
         operations = [op for lsp, bridge in sorted(wanted.items()) for op in _add(view, lsp, bridge)]
-        stale = _stale(view, wanted)
+        moves = versions.ovn_moves_ports(versions.ovn(stage, node))
+        gone = (_misplaced(view, wanted) if moves else []) + _stale(view, wanted)
         young = stage.clock.now() < memory["started"] + GRACE
         if not young:
-            operations += stale
-            if versions.ovn_moves_ports(versions.ovn(stage, node)):
-                operations = _misplaced(view, wanted) + operations
+            operations = gone + operations
         if operations:
             stage.ovsdb(node).transact(DATABASE, [*operations, ovs_view.BUMP], timeout=CALL)
-        return bool(operations), memory["started"] + GRACE if young and stale else None
+        return bool(operations), memory["started"] + GRACE if young and gone else None
 
 
 def recompute(stage: Stage, node: str) -> None:
