@@ -49,7 +49,10 @@ def summary(plan: Plan) -> str:
     touched = [n.node for n in plan.nodes if n.changes]
     affected = sorted({vm for n in plan.nodes for vm in n.affected})
     cut = sum(1 for n in plan.nodes if n.affected)
-    disruption = f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}" if affected else "none"
+    told = [f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}"] if affected else []
+    later = sorted({vm for a in plan.actions if not a.node and a.disruption != "none" for vm in a.vms})
+    told += [f"after the last node {_count(len(later), 'VM')} ({_short(later)})"] if later else []
+    disruption = "; ".join(told) or "none"
     return (
         f"Plan: {add} to add, {change} to change, {destroy} to destroy.\n"
         f"Nodes: {len(touched)}{f' ({_short(touched)})' if touched else ''}  Disruption: {disruption}"
@@ -156,11 +159,16 @@ def _steps(plan: Plan) -> str:
     lines = ["Steps, one node at a time"]
     numbered = list(enumerate(plan.actions, start=1))
     width = len(str(len(numbered)))
+    names = max((len(_name(a)) for a in plan.actions), default=0)
     for node, group in groupby(numbered, key=lambda pair: pair[1].node):
         for number, action in group:
-            name = action.id.removeprefix(f"{node}/") if node else action.id
-            lines.append(f"  {number:>{width}}  {node or '-':<12} {name:<18} {_title(action)}")
+            shown = f"{_name(action):<{max(18, min(names, 34))}}"
+            lines.append(f"  {number:>{width}}  {node or '-':<12} {shown} {_title(action)}".rstrip())
     return "\n".join(lines)
+
+
+def _name(action: Action) -> str:
+    return action.id.removeprefix(f"{action.node}/") if action.node else action.id
 
 
 def _title(action: Action) -> str:

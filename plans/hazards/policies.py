@@ -51,10 +51,12 @@ def contradictions(scene: Scene) -> list[Finding]:
 
 
 def _replaced(scene: Scene) -> set[str]:
+    """The policies that this plan takes away: not those that somebody else would bring back."""
     return {
         name
         for network in scene.desired.networks
         for name in (network.spec.replaces.policies if network.spec.replaces else ())
+        if not (scene.facts.value(f"policy/{name}") or {}).get("owner")
     }
 
 

@@ -122,7 +122,11 @@ def busy_controller_and_silence(scene: Scene) -> list[Finding]:
     """H47, H48: what a hot remap costs its VMs, and what is done about it."""
     found = []
     for bracket in scene.brackets:
-        remaps = [a for a in bracket.actions if a.routine == "hot-remap@1" and a.disruption == "vm-traffic"]
+        remaps = [
+            a
+            for a in bracket.actions
+            if a.routine in ("hot-remap@1", "policy-remap@1") and a.disruption == "vm-traffic"
+        ]
         if remaps:
             vms = tuple(f"vm/{vm}" for vm in sorted({vm for a in remaps for vm in a.vms}))
             found.append(

@@ -23,8 +23,10 @@ from cli.render.plan import render_plan
 from plans.actions import Action, find_routine
 from plans.document import Plan, read, write
 from plans.errors import OvsplanError
-from plans.kinds import KINDS
+from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.ops import AnyOp, Create, Patch, Run, Transact, shape
+from plans.readings.cluster import NAD, VM
+from plans.readings.l2advertisements import ADVERTISEMENT
 
 HERE = Path(__file__).parent
 CASES = {f"{path.parent.name}/{path.stem}": path for path in sorted(HERE.glob("*/*.yaml"))}
@@ -67,7 +69,7 @@ def _plan(case: Mapping[str, Any], folder: Path) -> Outcome:
 
 
 def test_every_kind_has_its_cases() -> None:
-    assert {name.partition("/")[0] for name in CASES} == set(KINDS)
+    assert {name.partition("/")[0] for name in CASES} == {*KINDS, *CLUSTER_KINDS}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -88,11 +90,11 @@ def tell(outcome: Outcome) -> dict[str, Any]:
     told = {
         "changes": [
             {"address": c.address, "verb": c.verb, "before": c.before, "after": c.after}
-            for node in outcome.nodes
-            for c in node.changes
+            for c in (*outcome.cluster, *(c for node in outcome.nodes for c in node.changes))
         ],
         "blocked": {b.address: list(b.reasons) for node in outcome.nodes for b in node.blocked}
-        | {f"node/{node.node}": [node.unreadable] for node in outcome.nodes if node.unreadable},
+        | {f"node/{node.node}": [node.unreadable] for node in outcome.nodes if node.unreadable}
+        | {b.address: list(b.reasons) for b in outcome.cluster_blocked},
         "hazards": [_hazard(f.id, f.level, f.accepted, f.node) for f in outcome.findings],
         "actions": {action.id: list(_ops(action)) for action in outcome.actions},
         "text": _plain(render_plan(outcome)),
@@ -161,9 +163,11 @@ def _is_guarded(op: Transact) -> bool:
 
 
 @pytest.mark.parametrize("name", PLANNED)
-def test_no_plan_changes_a_nad_or_a_vm(plan: Plan) -> None:
+def test_no_plan_changes_a_nad_or_a_vm_that_nobody_declared(plan: Plan) -> None:
     written = {op.ref.kind for op in _every_op(plan) if isinstance(op, Patch | Create)}
-    assert written <= {"Node", "VirtualMachineInstanceMigration"}
+    asked_for = {"network": NAD[1], "attachment": VM[1], "l2advertisement": ADVERTISEMENT[1]}
+    declared = {kind for name, kind in asked_for.items() if any(c.address.startswith(f"{name}/") for c in plan.cluster)}
+    assert written <= {"Node", "VirtualMachineInstanceMigration", *declared}
     assert {op.argv[:2] for op in _every_op(plan) if isinstance(op, Run)} <= {("ovs-ofctl", "packet-out")}
 
 

@@ -45,6 +45,7 @@ EXAMPLES = {
     "hot": ("uplink-alive", "hot"),
     "cold": ("uplink-alive", "cold"),
     "orphaned": ("orphaned", "desired"),
+    "nncp": ("nncp", "hot"),
 }
 LIMIT_SECONDS = 60.0
 Boundary = Callable[[str], None]
