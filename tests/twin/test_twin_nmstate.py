@@ -253,8 +253,11 @@ def test_a_drained_node_still_has_the_patch_port(world: TwinWorld) -> None:
         migrate(world, vm, f"drain-{vm}")
     world.tick(30)
     assert bridge_of(world, NODE, OUTER) == "br-vmdata"
-    assert apply(world, PROCEDURE).done.rc == 1
-    apply(world, {**bridge("br-vmdata", "bond0"), **mapped_to("br-vmdata")})
+    done = apply(world, PROCEDURE)
+    assert done.done.rc == 1
+    assert done.first(lambda s: s.patch is None and s.mapping == OLD) < 1, (
+        "a card that goes wakes OVN, too late"
+    )
 
 
 def test_once_ovn_has_computed_anew_the_drained_node_lets_its_bridge_go(world: TwinWorld) -> None:
@@ -328,6 +331,17 @@ def test_without_its_card_the_deletion_sticks(world: TwinWorld) -> None:
     world.set_nic(NODE, "bond0", "up")
     world.tick(1)
     assert bridge_of(world, NODE, "bond0") == "br-vmdata"
+
+
+def test_a_bond_loses_the_card_that_is_gone_and_takes_it_back(world: TwinWorld) -> None:
+    world.set_nic(NODE, "ens34", "gone")
+    world.tick(1)
+    assert bridge_of(world, NODE, "ens34") is None
+    assert bridge_of(world, NODE, "ens33") == "br-phy"
+    world.set_nic(NODE, "ens34", "up")
+    world.tick(1)
+    assert bridge_of(world, NODE, "ens34") == "br-phy"
+    assert select(world, NODE, "Interface", "ens34")[0]["type"] == "system"
 
 
 def test_a_bridge_made_by_hand_stays_deleted(tmp_path: Path) -> None:
@@ -679,6 +693,7 @@ def test_a_bad_document_is_refused_in_nmstates_words(world: TwinWorld, document:
     assert (done.done.rc, done.error[: len(text)]) == (1, text)
     world.tick(1)
     assert rows(world) == before
+    assert apply(world, mapped_to("br-vmdata")).done.rc == 0, "nothing is left open"
 
 
 def test_only_json_is_read(world: TwinWorld) -> None:
