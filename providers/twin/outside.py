@@ -57,14 +57,20 @@ def outside_controllers() -> tuple[Controller, ...]:
 class OutsideRunner:
     """Runs controllers on a stage: one thread for each kind that is watched, one for each controller.
 
-    An error of a port is tried again after a pause that doubles up to five seconds; any other error of a controller
-    stops the runner, and `stop` raises it.
+    An error of a port is told to `log` and tried again after a pause that doubles up to five seconds; any other error
+    of a controller stops the runner, and `stop` raises it.
     """
 
-    def __init__(self, stage: OutsideStage, controllers: Sequence[Controller], kinds: Kinds = KINDS) -> None:
+    def __init__(
+        self,
+        stage: OutsideStage,
+        controllers: Sequence[Controller],
+        kinds: Kinds = KINDS,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._stage = stage
-        self._workers = {each.name: _Worker(stage, each, self._fail) for each in controllers}
-        self._watchers = [_Watcher(stage, api, kind, self.notify, self._fail) for api, kind in kinds]
+        self._workers = {each.name: _Worker(stage, each, self._fail, log) for each in controllers}
+        self._watchers = [_Watcher(stage, api, kind, self.notify, self._fail, log) for api, kind in kinds]
         self._failure: BaseException | None = None
 
     def start(self) -> None:
@@ -129,9 +135,14 @@ class _Worker(threading.Thread):
     """One controller and its queue of keys, each with the instant at which it is due."""
 
     def __init__(
-        self, stage: OutsideStage, controller: Controller, fail: Callable[[BaseException], None]
+        self,
+        stage: OutsideStage,
+        controller: Controller,
+        fail: Callable[[BaseException], None],
+        log: Callable[[str], None],
     ) -> None:
         super().__init__(name=controller.name, daemon=True)
+        self._log = log
         self.controller = controller
         self._stage = stage
         self._fail = fail
@@ -180,6 +191,7 @@ class _Worker(threading.Thread):
         try:
             again = self.controller.reconcile(self._stage, key)
         except PortError as error:
+            self._log(f"{self.name}, {key}: {type(error).__name__}: {error}")
             failures = self._failures.get(key, 0)
             self._failures[key] = min(failures + 1, 10)
             asked = error.retry_after if isinstance(error, Busy) else 0.0
@@ -200,8 +212,10 @@ class _Watcher(threading.Thread):
         kind: str,
         notify: Callable[[Change], None],
         fail: Callable[[BaseException], None],
+        log: Callable[[str], None],
     ) -> None:
         super().__init__(name=f"watch {kind}", daemon=True)
+        self._log = log
         self._cluster = stage.cluster
         self._api = api
         self._kind = kind
@@ -223,7 +237,8 @@ class _Watcher(threading.Thread):
                     since = self._watch(since)
             except Expired:
                 continue
-            except PortError:
+            except PortError as error:
+                self._log(f"{self.name}: {type(error).__name__}: {error}")
                 # Not served yet, or out of reach: a real controller's informer waits and lists anew.
                 self._halted.wait(_pause(failures))
                 failures = min(failures + 1, 10)
