@@ -140,13 +140,17 @@ class Apply:
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """A JSON patch of one object at a resourceVersion: for a subtree that has to be replaced whole."""
+    """A JSON patch of one object at a resourceVersion: for a subtree that has to be replaced whole.
+
+    `again_if` is as in `Apply`.
+    """
 
     label: str
     title: str
     ref: ObjectRef
     operations: tuple[Json, ...]
     resource_version: str | None = None
+    again_if: str = ""
     commands: tuple[str, ...] = ()
     changes: Changes = field(default=(), repr=False)
     op: Literal["edit"] = "edit"

@@ -145,7 +145,7 @@ class Interpreter:
                 return "first", None
             raise
         except ports.Refused as error:
-            if isinstance(op, Apply) and op.again_if and op.again_if in str(error):
+            if isinstance(op, Apply | Edit) and op.again_if and op.again_if in str(error):
                 raise Lost(str(error)) from error
             raise
         return "done", {"generation": made["metadata"].get("generation")} if isinstance(op, Apply) else None

@@ -297,7 +297,7 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
             f"policy {name} was changed {REMOVALS} times after it was applied: somebody else edits it",
             moved=True,
         )
-    return Perform((policies.apply_op("policy", wanted), _await_removal(args, view)))
+    return Perform((policies.write_op("policy", wanted, facts), _await_removal(args, view)))
 
 
 def _await_removal(args: Mapping[str, Any], view: ovs.View) -> Wait:

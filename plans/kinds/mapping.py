@@ -671,7 +671,7 @@ def _write_policy(
             f"policy {name} was changed {MOVES} times after it was applied: somebody else edits it",
             moved=True,
         )
-    burst: list[AnyOp] = [policies.apply_op("policy", wanted)]
+    burst: list[AnyOp] = [policies.write_op("policy", wanted, facts)]
     if ovs.parse_mappings(view["mapping"]).get(args["localnet"]) != (args["bridge"] or None):
         burst.append(_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE))
     return Perform(tuple(burst), unbroken=True)

@@ -113,13 +113,22 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         return Blocked(where, "", (reason,))
     have = facts.value(where)
     return Change(
-        address=where, kind="policy", node="", verb="~" if have else "+", before="another document" if have else "absent",
-        after=documents.in_words(wanted["spec"]["desiredState"]),
+        address=where, kind="policy", node="", verb="~" if have else "+", before=_in_words(have["selector"], have["document"]) if have else "absent",
+        after=_in_words(network.selector, wanted["spec"]["desiredState"]),
         why="it keeps today's nodes, and those that come, as this plan makes them; one node at a time",
         data={"policy": name, "do": "finalise", "selector": dict(network.selector), "document": wanted["spec"]["desiredState"],
               "nodes": nodes, "drop": sorted({*left, *coming})},
         localnets=(network.name,), phase="epilogue",
     )  # fmt: skip
+
+
+def _in_words(selector: Mapping[str, str], document: Mapping[str, Any]) -> str:
+    labels = ", ".join(f"{key}={value}" if value else key for key, value in sorted(selector.items()))
+    return (
+        f"{documents.in_words(document)} (nodes with {labels})"
+        if labels
+        else f"{documents.in_words(document)} (every node)"
+    )
 
 
 def _goes_by_policy(network: VMNetwork, nodes: Sequence[str], facts: Facts, survey: Survey) -> list[str]:
@@ -214,7 +223,7 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             return Stop(
                 f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
             )
-        return Perform((policies.apply_op("policy", wanted),))
+        return Perform((policies.write_op("policy", wanted, facts),))
     for node in nodes:
         state = policies.state(facts, node, name)
         if state in policies.OVER[1:]:

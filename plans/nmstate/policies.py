@@ -16,7 +16,7 @@ from plans.checks import Check
 from plans.desired import VMNetwork
 from plans.facts import ABSENT, Absent, Facts, Known, Later
 from plans.nmstate import documents
-from plans.ops import Apply, Changes, Delete, ObjectRef, Wait
+from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Wait
 
 POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
 ENACTMENT = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
@@ -95,7 +95,39 @@ def exists(facts: Facts, name: str) -> bool:
     return isinstance(facts.get(f"policy/{name}"), Known)
 
 
-def apply_op(label: str, wanted: Mapping[str, Any], changes: Changes = ()) -> Apply:
+def write_op(label: str, wanted: Mapping[str, Any], facts: Facts) -> Apply | Edit:
+    """The op that brings a policy to what is wanted: applied, if it is ours or not there yet, else adopted."""
+    name = wanted["metadata"]["name"]
+    have = facts.value(f"policy/{name}")
+    return adopt_op(label, wanted, facts) if have and not have["ours"] else apply_op(label, wanted)
+
+
+def adopt_op(label: str, wanted: Mapping[str, Any], facts: Facts) -> Edit:
+    """The op that takes over a policy that somebody made by hand: its spec replaced whole, at the version read.
+
+    An apply would leave the keys that they own, of the selector too (H59).
+    """
+    name, spec = wanted["metadata"]["name"], wanted["spec"]
+    version = facts.get(f"policy/{name}/version")
+    operations = [
+        {"op": "replace", "path": "/spec", "value": dict(spec)},
+        {"op": "add", "path": "/metadata/labels", "value": {OURS: FIELD_MANAGER}},
+    ]
+    return Edit(
+        label=label,
+        title=f"adopt policy {name}, its spec replaced: {documents.in_words(spec['desiredState'])}",
+        ref=ref(name),
+        operations=tuple(operations),
+        resource_version=str(version.value) if isinstance(version, Known) else None,
+        again_if=IN_PROGRESS,
+        commands=(
+            f"oc patch nncp {name} --type=json -p {shlex.quote(json.dumps(operations, sort_keys=True))}",
+        ),
+        changes=_written(name, spec),
+    )
+
+
+def apply_op(label: str, wanted: Mapping[str, Any]) -> Apply:
     """The op that writes a policy whole: as its only owner, server-side apply drops what it held before (H59)."""
     name, spec = wanted["metadata"]["name"], wanted["spec"]
     manifest = shlex.quote(json.dumps(wanted, sort_keys=True))
@@ -106,16 +138,25 @@ def apply_op(label: str, wanted: Mapping[str, Any], changes: Changes = ()) -> Ap
         body=dict(wanted),
         again_if=IN_PROGRESS,
         commands=(f"echo {manifest} | oc apply --server-side --field-manager={FIELD_MANAGER} -f -",),
-        changes=(
-            (f"policy/{name}", Known({
-                "uid": "", "generation": 0, "selector": spec["nodeSelector"], "document": spec["desiredState"],
-                "at_once": spec.get("maxUnavailable"), "owner": "",
-            })),
-            (f"policy/{name}/editable", Known(True)),
-            (f"policy/{name}/version", Later("the patch", "the API server sets it")),
-            *changes,
-        ),
-    )  # fmt: skip
+        changes=_written(name, spec),
+    )
+
+
+def _written(name: str, spec: Mapping[str, Any]) -> Changes:
+    have = {
+        "uid": "",
+        "generation": 0,
+        "selector": spec["nodeSelector"],
+        "document": spec["desiredState"],
+        "at_once": spec.get("maxUnavailable"),
+        "owner": "",
+        "ours": True,
+    }
+    return (
+        (f"policy/{name}", Known(have)),
+        (f"policy/{name}/editable", Known(True)),
+        (f"policy/{name}/version", Later("the patch", "the API server sets it")),
+    )
 
 
 def delete_op(label: str, name: str, facts: Facts, nodes: tuple[str, ...] = ()) -> Delete:

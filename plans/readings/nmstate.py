@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import ENACTMENT, POLICY, STATE
+from plans.nmstate.policies import ENACTMENT, FIELD_MANAGER, OURS, POLICY, STATE
 from plans.ops import ListRequest
 
 MESSAGE_LIMIT = 300
@@ -78,6 +78,7 @@ def _policy(item: Mapping[str, Any]) -> dict[str, Any]:
         "document": spec.get("desiredState") or {},
         "at_once": spec.get("maxUnavailable"),
         "owner": owner(metadata),
+        "ours": (metadata.get("labels") or {}).get(OURS) == FIELD_MANAGER,
     }
 
 
