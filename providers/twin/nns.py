@@ -42,7 +42,7 @@ def report(stage: Stage, node: str) -> float | None:
             memory["due"] = now + min(_LONGEST_PAUSE, 2.0 ** memory["failures"])
             memory["failures"] = min(memory["failures"] + 1, 5)
     asked = _asked(stage, node)
-    if memory["due"] <= now or (asked != memory["asked"] and not memory["failures"]):
+    if memory["due"] <= now or asked != memory["asked"]:
         memory["asked"], memory["runs"] = asked, True
         stage.begin(node, UNIT, ("nmstatectl", "show", "--json"))
     stage.keep(MEMORY, node, memory)

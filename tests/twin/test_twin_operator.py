@@ -475,7 +475,11 @@ def test_a_refusal_at_once_is_tried_five_times_with_longer_and_longer_pauses(wor
     since = version(world, ENACTMENT)
     before = switch(world, "node1")
     create(world, "br-vmdata", desired, NODE1)
-    assert dark_for(world, 30, 0.5) == 0
+    paused = 0.0
+    while trues(nnce(world, "node1", "br-vmdata")) != "Failing":
+        assert dark_for(world, 0.1, 0.1) == 0
+        paused += 0.1 if trues(nnce(world, "node1", "br-vmdata")) == "Failing,Progressing" else 0
+    assert 14.5 <= paused <= 16.5
     assert switch(world, "node1") == before
     enactment = nnce(world, "node1", "br-vmdata")
     _same_but_for_the_log(
