@@ -6,27 +6,35 @@ The one invariant: every problem of every text is reported together; Desired is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from plans import nads
+from plans.desired.declared import Declared
 from plans.desired.models import (
     API_VERSION,
     LARGEST_MTU,
+    NIC_LONG,
+    NIC_SHORT,
     ORDER_CANARY,
     ORDER_LIST,
     SMALLEST_MTU,
     Desired,
-    Model,
+    NativeNad,
     Rollout,
     VMNetwork,
 )
+from plans.desired.networks import between_networks, manifest_problems
 from plans.desired.source import Document, Loc, field_name, read_documents
 from plans.desired.validation import NOT_YET, Wording, fit, found, nearest, one_of
 from plans.errors import InputError, Problem
 
-_MODELS: dict[str, type[VMNetwork] | type[Rollout]] = {"VMNetwork": VMNetwork, "Rollout": Rollout}
-_LATER_KINDS = ("NetworkAttachmentDefinition", "NodeNetworkConfigurationPolicy")
+NAD, POLICY = "NetworkAttachmentDefinition", "NodeNetworkConfigurationPolicy"
+_MODELS: dict[str, type[VMNetwork] | type[Rollout] | type[NativeNad]] = {
+    "VMNetwork": VMNetwork,
+    "Rollout": Rollout,
+    NAD: NativeNad,
+}
 
 _COMMON: dict[Loc, str] = {
     ("apiVersion",): f"'{API_VERSION}'",
@@ -44,21 +52,46 @@ _WORDINGS = {
             ("spec", "mtu"): f"a whole number from {SMALLEST_MTU} to {LARGEST_MTU}",
             ("spec", "delivery"): "{by: ovsdb} or {by: nncp, policy: NAME}",
             ("spec", "delivery", "by"): "'ovsdb' or 'nncp'",
-            ("spec", "replaces"): "{bridge: NAME}",
+            ("spec", "delivery", "strategy"): "'per-node' or 'labelled'",
+            ("spec", "delivery", "label"): "a node label's key",
+            ("spec", "replaces"): "{bridge: NAME} or {bridge: NAME, policies: [NAME]}",
             ("spec", "replaces", "bridge"): "the name of the bridge that is taken away",
+            ("spec", "replaces", "policies"): "a list of policies",
+            ("spec", "networks"): "a mapping of NAMESPACE/NAME to {vlan: NUMBER}",
+            ("spec", "networks", "*"): "a mapping such as {vlan: 224}; {} is an untagged network",
+            (
+                "spec",
+                "networks",
+                "*",
+                "vlan",
+            ): f"a whole number from {nads.LOWEST_VLAN} to {nads.HIGHEST_VLAN}",
+            ("spec", "networks", "*", "mtu"): f"a whole number from {SMALLEST_MTU} to {LARGEST_MTU}",
+            ("spec", "networks", "*", "subnets"): "a list of networks, as in [192.0.2.0/24]",
+            ("spec", "networks", "*", "excludeSubnets"): "a list of networks, as in [192.0.2.0/28]",
+            ("spec", "attachments"): "a mapping of NAMESPACE/VM to its interfaces",
+            ("spec", "attachments", "*"): "a mapping of INTERFACE to NAMESPACE/NAD",
+            ("spec", "attachments", "*", "*"): "NAMESPACE/NAD, or {network: NAMESPACE/NAD}",
+            ("spec", "l2Advertisements"): "a mapping of NAMESPACE/NAME to a list of interfaces",
+            ("spec", "l2Advertisements", "*"): "a list of interfaces, as in [br-ex]",
         },
         later_fields=frozenset(
             {
                 ("spec", "uplink"),
-                ("spec", "l2Advertisements"),
-                ("spec", "networks"),
-                ("spec", "attachments"),
-                ("spec", "delivery", "strategy"),
-                ("spec", "delivery", "label"),
             }
         ),
         later_values={("spec", "delivery", "by"): frozenset({"node-file"})},
         later_forms={("spec", "bridge"): "Write the name alone; the bridge must be there already."},
+        variants=frozenset({NIC_SHORT, NIC_LONG}),
+    ),
+    NAD: Wording(
+        expected={
+            ("apiVersion",): "'k8s.cni.cncf.io/v1'",
+            ("metadata",): "a mapping with 'name' and 'namespace'",
+            ("metadata", "name"): "the name of the NetworkAttachmentDefinition",
+            ("metadata", "namespace"): "its namespace",
+            ("spec",): "a mapping with 'config'",
+            ("spec", "config"): "the network's configuration, JSON as text",
+        },
     ),
     "Rollout": Wording(
         expected={
@@ -87,7 +120,7 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
         source = read_documents(path, text)
         documents += source.documents
         problems += source.problems
-    ours: list[_Declared] = []
+    ours: list[Declared] = []
     all_read = not problems
     for document in documents:
         declared, wrong = _read_one(document)
@@ -103,28 +136,7 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
     return _desired(ours)
 
 
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """A document of a known kind; `model` is None when it has problems of its own."""
-
-    document: Document
-    kind: str
-    model: Model | None
-
-    def text(self, *loc: str) -> str | None:
-        """A text of the document, also of one that has problems; what is no text has a problem of its own."""
-        value = self.document.get(loc)
-        return value if isinstance(value, str) else None
-
-    @property
-    def name(self) -> str | None:
-        return self.text("metadata", "name")
-
-    def problem(self, loc: Loc, message: str) -> Problem:
-        return self.document.problem(loc, f"{field_name(loc)}: {message}")
-
-
-def _read_one(document: Document) -> tuple[_Declared | None, list[Problem]]:
+def _read_one(document: Document) -> tuple[Declared | None, list[Problem]]:
     if document.is_refused(()):
         return None, []
     wrong = _header_problem(document)
@@ -134,12 +146,12 @@ def _read_one(document: Document) -> tuple[_Declared | None, list[Problem]]:
     model, problems = fit(_MODELS[kind], document, _WORDINGS[kind])
     if document.refused:
         model = None
-    declared = _Declared(document, kind, model)
-    return declared, problems + list(_repeated_nodes(declared))
+    declared = Declared(document, kind, model)
+    return declared, [*problems, *_repeated_nodes(declared), *manifest_problems(declared)]
 
 
 def _header_problem(document: Document) -> Problem | None:
-    kinds = list(_MODELS)
+    kinds = ["VMNetwork", "Rollout"]
     if not isinstance(document.value, dict):
         shape = "a mapping with apiVersion, kind, metadata and spec"
         return document.problem((), f"document: found {found(document, ())}, expected {shape}.")
@@ -154,11 +166,26 @@ def _header_problem(document: Document) -> Problem | None:
             "kind: a World is for `ovsplan twin init`; it is not desired state. Move it to another folder."
         )
         return document.problem(("kind",), message)
-    if kind in _LATER_KINDS:
-        return document.problem(("kind",), f"kind: {kind} is {NOT_YET}. Take it out of these files.")
+    if kind == POLICY:
+        return _native_policy(document)
     what = repr(kind) if isinstance(kind, str) else found(document, ("kind",))
     near = nearest(what, kinds) or " Correct it, or take the document out of these files."
     return document.problem(("kind",), f"kind: found {what}, expected {one_of(kinds)}.{near}")
+
+
+def _native_policy(document: Document) -> Problem:
+    where = ("spec", "nodeSelector", "matchExpressions")
+    if document.get(where) is not None:
+        return document.problem(
+            where,
+            "spec.nodeSelector.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate would look for "
+            'a label of that name (H05). Write the label itself, as in {node-role.kubernetes.io/worker: ""}.',
+            at_key=True,
+        )
+    message = (
+        f"kind: {POLICY} is {NOT_YET}. Take it out of these files; a VMNetwork says where its localnet is."
+    )
+    return document.problem(("kind",), message)
 
 
 def _hint_without_kind(value: dict[str, Any]) -> str:
@@ -167,7 +194,7 @@ def _hint_without_kind(value: dict[str, Any]) -> str:
     return "Add it."
 
 
-def _repeated_nodes(declared: _Declared) -> Iterator[Problem]:
+def _repeated_nodes(declared: Declared) -> Iterator[Problem]:
     order = declared.document.get(("spec", "order"))
     if declared.kind != "Rollout" or not isinstance(order, list):
         return
@@ -178,8 +205,9 @@ def _repeated_nodes(declared: _Declared) -> Iterator[Problem]:
             yield declared.problem(("spec", "order", index), message)
 
 
-def _between(declared: Sequence[_Declared]) -> Iterator[Problem]:
+def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     yield from _duplicates(declared)
+    yield from between_networks(declared)
     yield from _second_rollouts(declared)
     networks = [one for one in declared if one.kind == "VMNetwork"]
     for network in networks:
@@ -189,10 +217,10 @@ def _between(declared: Sequence[_Declared]) -> Iterator[Problem]:
         yield from _contradiction(other, one)
 
 
-def _duplicates(declared: Sequence[_Declared]) -> Iterator[Problem]:
-    first: dict[tuple[str, str], _Declared] = {}
+def _duplicates(declared: Sequence[Declared]) -> Iterator[Problem]:
+    first: dict[tuple[str, str], Declared] = {}
     for one in declared:
-        if one.name is None:
+        if one.name is None or one.kind == NAD:
             continue
         earlier = first.setdefault((one.kind, one.name), one)
         if earlier is not one:
@@ -201,7 +229,7 @@ def _duplicates(declared: Sequence[_Declared]) -> Iterator[Problem]:
             yield one.problem(("metadata", "name"), message)
 
 
-def _second_rollouts(declared: Sequence[_Declared]) -> Iterator[Problem]:
+def _second_rollouts(declared: Sequence[Declared]) -> Iterator[Problem]:
     rollouts = [one for one in declared if one.kind == "Rollout"]
     for one in rollouts[1:]:
         first = rollouts[0]
@@ -211,14 +239,14 @@ def _second_rollouts(declared: Sequence[_Declared]) -> Iterator[Problem]:
             yield one.problem(("kind",), message)
 
 
-def _replaces_itself(network: _Declared) -> Iterator[Problem]:
+def _replaces_itself(network: Declared) -> Iterator[Problem]:
     bridge = network.text("spec", "bridge")
     if bridge is not None and bridge == network.text("spec", "replaces", "bridge"):
         message = f"{bridge!r} cannot replace itself. Name the bridge that goes, or remove 'replaces'."
         yield network.problem(("spec", "replaces", "bridge"), message)
 
 
-def _contradiction(taker: _Declared, rider: _Declared) -> Iterator[Problem]:
+def _contradiction(taker: Declared, rider: Declared) -> Iterator[Problem]:
     replaced = taker.text("spec", "replaces", "bridge")
     if replaced is not None and replaced == rider.text("spec", "bridge"):
         place = rider.document.place(("spec", "bridge"))
@@ -233,8 +261,9 @@ def _nothing_declared(texts: Sequence[tuple[str, str]]) -> Problem:
     return Problem("", 0, 0, f"{where}. Declare at least one: kind VMNetwork, metadata.name, spec.bridge.")
 
 
-def _desired(declared: Sequence[_Declared]) -> Desired:
+def _desired(declared: Sequence[Declared]) -> Desired:
     networks: list[VMNetwork] = []
+    manifests: list[NativeNad] = []
     rollout: Rollout | None = None
     places: dict[str, str] = {}
     for one in declared:
@@ -244,7 +273,15 @@ def _desired(declared: Sequence[_Declared]) -> Desired:
         elif isinstance(one.model, Rollout):
             rollout = one.model
             places |= _places(one.model.address, one.document)
-    return Desired(tuple(sorted(networks, key=lambda network: network.name)), rollout, places)
+        elif isinstance(one.model, NativeNad):
+            manifests.append(one.model)
+            places |= _places(one.model.address, one.document)
+    return Desired(
+        tuple(sorted(networks, key=lambda network: network.name)),
+        rollout,
+        places,
+        tuple(sorted(manifests, key=lambda manifest: manifest.name)),
+    )
 
 
 def _places(address: str, document: Document) -> dict[str, str]:

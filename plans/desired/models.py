@@ -1,4 +1,4 @@
-"""The two documents that a user writes, as values: what a VM network is, and how a rollout goes.
+"""The documents that a user writes, as values: what a VM network is, how a rollout goes, and native NADs.
 
 The one invariant: a value of these types keeps every rule that can be told from one document alone.
 """
@@ -6,13 +6,15 @@ The one invariant: a value of these types keeps every rule that can be told from
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from plans import nads
 from plans.desired import names
 
 API_VERSION = "ovsplan.io/v1alpha1"
@@ -44,11 +46,124 @@ class Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+def _vlan(value: int) -> int:
+    if value == 0:
+        raise ValueError("0 is no VLAN. Leave 'vlan' out for an untagged network.")
+    if not nads.LOWEST_VLAN <= value <= nads.HIGHEST_VLAN:
+        raise ValueError(f"{value} is not from {nads.LOWEST_VLAN} to {nads.HIGHEST_VLAN}. Correct it.")
+    return value
+
+
+def _network(value: str) -> str:
+    if nads.network(value) is None:
+        raise ValueError(f"{value!r} is not a network. Write ADDRESS/LENGTH, as in 192.0.2.0/24.")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an IP address. Write it as in 192.0.2.1.") from None
+    return value
+
+
+Mtu = Annotated[int, AfterValidator(_mtu)]
+AdvertisementAddress = Annotated[str, AfterValidator(names.advertisement_address)]
+NadAddress = Annotated[str, AfterValidator(names.nad_address)]
+InterfaceName = Annotated[str, AfterValidator(names.vm_interface)]
+State = Literal["present", "absent"]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], Field(strict=False)]
+
+
+class Network(Model):
+    """One NetworkAttachmentDefinition on the localnet. `gateway` serves proofs only and is written nowhere."""
+
+    vlan: Annotated[int, AfterValidator(_vlan)] | None = None
+    mtu: Mtu | None = None
+    name: Annotated[str, AfterValidator(names.ovn_network)] | None = None
+    subnets: Networks = ()
+    exclude_subnets: Networks = Field(default=(), alias="excludeSubnets")
+    allow_persistent_ips: bool = Field(default=False, alias="allowPersistentIPs")
+    gateway: Annotated[str, AfterValidator(_address)] | None = None
+    state: State = "present"
+
+    @model_validator(mode="after")
+    def _addresses_fit(self) -> Network:
+        strangers = nads.outside(self.exclude_subnets, self.subnets)
+        if strangers:
+            raise ValueError(
+                f"excludeSubnets: {', '.join(strangers)} lies in none of the subnets. Correct one of them."
+            )
+        if self.allow_persistent_ips and not self.subnets:
+            raise ValueError(
+                "allowPersistentIPs needs 'subnets', from which the addresses would be. Add them."
+            )
+        return self
+
+
+class Nic(Model):
+    """One network card of a VM. Without `mac` KubeVirt gives it one, and any that it has is fine."""
+
+    network: NadAddress | None = None
+    mac: Annotated[str, AfterValidator(names.mac_address)] | None = None
+    state: State = "present"
+
+    @model_validator(mode="after")
+    def _has_a_network(self) -> Nic:
+        if self.state == "present" and self.network is None:
+            raise ValueError("'network' is missing: the NAD as NAMESPACE/NAME. Add it, or 'state: absent'.")
+        return self
+
+
+def _form_of_nic(value: Any) -> str | None:
+    if isinstance(value, Mapping | Nic):
+        return NIC_LONG
+    return NIC_SHORT if isinstance(value, str) else None
+
+
+NIC_SHORT, NIC_LONG = "(name)", "(nic)"
+
+NicForm = Annotated[
+    Annotated[NadAddress, Tag(NIC_SHORT)] | Annotated[Nic, Tag(NIC_LONG)],
+    Discriminator(_form_of_nic, custom_error_type="nic_form", custom_error_message="wrong form"),
+]
+
+
+def _some_interfaces(interfaces: tuple[str, ...]) -> tuple[str, ...]:
+    if not interfaces:
+        raise ValueError(
+            "the list is empty, which means every interface to MetalLB (H13). Name at least one."
+        )
+    return interfaces
+
+
+Interfaces = Annotated[
+    tuple[Annotated[str, AfterValidator(names.nic_name)], ...],
+    Field(strict=False),
+    AfterValidator(_some_interfaces),
+]
+
+
 class Delivery(Model):
     """By which means the nodes are changed; `policy` names the one that holds the localnet when all is done."""
 
     by: Literal["ovsdb", "nncp"] | None = None
     policy: Annotated[str, AfterValidator(names.policy_name)] | None = None
+    strategy: Literal["per-node", "labelled"] = "per-node"
+    label: LabelKey | None = None
+
+    @model_validator(mode="after")
+    def _has_its_label(self) -> Delivery:
+        if self.strategy == "labelled" and self.label is None:
+            raise ValueError(
+                "the strategy 'labelled' needs `label`: the key whose value says which policy a node obeys. Add it."
+            )
+        if self.strategy != "labelled" and self.label is not None:
+            raise ValueError(
+                "`label` is for the strategy 'labelled'. Add `strategy: labelled`, or remove it."
+            )
+        return self
 
 
 class Replaces(Model):
@@ -67,9 +182,14 @@ class NetworkMetadata(Model):
 class VMNetworkSpec(Model):
     nodes: Mapping[LabelKey, LabelValue] = Field(default_factory=dict)
     bridge: Annotated[str, AfterValidator(names.bridge_to_ride_on)]
-    mtu: Annotated[int, AfterValidator(_mtu)] | None = None
+    mtu: Mtu | None = None
     delivery: Delivery | None = None
     replaces: Replaces | None = None
+    networks: Mapping[NadAddress, Network] | None = None
+    attachments: Mapping[VmAddress, Mapping[InterfaceName, NicForm]] | None = None
+    l2_advertisements: Mapping[AdvertisementAddress, Interfaces] | None = Field(
+        default=None, alias="l2Advertisements"
+    )
 
 
 class VMNetwork(Model):
@@ -97,6 +217,14 @@ class VMNetwork(Model):
     @property
     def replaced_bridge(self) -> str | None:
         return self.spec.replaces.bridge if self.spec.replaces else None
+
+    @property
+    def attachments(self) -> Mapping[str, Mapping[str, Nic]]:
+        """`namespace/vm` → interface → its card, in the long form."""
+        return {
+            vm: {name: nic if isinstance(nic, Nic) else Nic(network=nic) for name, nic in nics.items()}
+            for vm, nics in (self.spec.attachments or {}).items()
+        }
 
 
 class Canary(Model):
@@ -147,6 +275,7 @@ class RolloutMetadata(Model):
 class RolloutSpec(Model):
     order: Order | None = None
     evacuate: Evacuate | None = None
+    attach: Literal["restart", "hotplug"] | None = None
 
 
 class Rollout(Model):
@@ -166,6 +295,39 @@ class Rollout(Model):
         return f"rollout/{self.name}"
 
 
+class NadMetadata(Model):
+    name: Annotated[str, AfterValidator(names.object_name)]
+    namespace: Annotated[str, AfterValidator(names.namespace_name)]
+    labels: Mapping[LabelKey, LabelValue] | None = None
+    annotations: Mapping[LabelKey, str] | None = None
+
+
+class NadSpec(Model):
+    config: str
+
+
+class NativeNad(Model):
+    """A NetworkAttachmentDefinition as the cluster has it; its `config` has been read once and is right."""
+
+    api_version: Literal["k8s.cni.cncf.io/v1"] = Field(alias="apiVersion")
+    kind: Literal["NetworkAttachmentDefinition"]
+    metadata: NadMetadata
+    spec: NadSpec
+
+    @property
+    def name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def address(self) -> str:
+        return f"networkattachmentdefinition/{self.name}"
+
+    @property
+    def config(self) -> nads.Config:
+        return nads.read_config(self.spec.config)
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """Everything the files declare. `places` leads from an address, and `ADDRESS#FIELD`, to `file:line`."""
@@ -173,11 +335,14 @@ class Desired:
     networks: tuple[VMNetwork, ...]
     rollout: Rollout | None = None
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
+    manifests: tuple[NativeNad, ...] = ()
 
     def digest(self) -> str:
         """sha256 of the content; where it was written, and in which order, is not part of it."""
         rollout = self.rollout and _plain(self.rollout)
-        content = {"networks": [_plain(network) for network in self.networks], "rollout": rollout}
+        content: dict[str, Any] = {"networks": [_plain(n) for n in self.networks], "rollout": rollout}
+        if self.manifests:
+            content["manifests"] = [_plain(manifest) for manifest in self.manifests]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

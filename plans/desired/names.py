@@ -13,6 +13,9 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
+_VM_INTERFACE = re.compile(r"[A-Za-z0-9_-]+")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
 _OWNED_LOCALNETS = ("physnet", "exgwphysnet")
 _LONGEST_INTERFACE = 15
 _LONGEST_NAME = 253
@@ -90,12 +93,65 @@ def policy_name(name: str) -> str:
 
 def vm_address(address: str) -> str:
     """A VM as NAMESPACE/NAME: one name may stand in several namespaces."""
+    return _address(address, "VM name")
+
+
+def nad_address(address: str) -> str:
+    """A NetworkAttachmentDefinition as NAMESPACE/NAME."""
+    return _address(address, "name of a NetworkAttachmentDefinition")
+
+
+def advertisement_address(address: str) -> str:
+    """A MetalLB L2Advertisement as NAMESPACE/NAME."""
+    return _address(address, "name of an L2Advertisement")
+
+
+def _address(address: str, thing: str) -> str:
     namespace, slash, name = address.partition("/")
     if not slash:
         raise ValueError(f"{address!r} has no namespace. Write NAMESPACE/NAME, as in 'default/{address}'.")
     _label(namespace, "namespace")
-    _subdomain(name, "VM name")
+    _subdomain(name, thing)
     return address
+
+
+def namespace_name(name: str) -> str:
+    """A namespace."""
+    return _label(name, "namespace")
+
+
+def vm_interface(name: str) -> str:
+    """The name that a VM gives to one of its network cards."""
+    if not _fits(_VM_INTERFACE, name, _LONGEST_LABEL):
+        raise ValueError(
+            f"{name!r} is not an interface name: 1 to {_LONGEST_LABEL} letters, digits, '_' and '-'. Rename it."
+        )
+    return name
+
+
+def nic_name(name: str) -> str:
+    """A network interface on a node."""
+    complaints = _plain_complaints(name, "interface")
+    if len(name.encode()) > _LONGEST_INTERFACE:
+        rule = f"Linux interface names have at most {_LONGEST_INTERFACE}"
+        complaints.append(f"{name!r} is {len(name.encode())} bytes; {rule}. Shorten it.")
+    return _raise_or_return(name, complaints)
+
+
+def ovn_network(name: str) -> str:
+    """The name of a network, one for the whole cluster."""
+    if name in ("default", "ovn-kubernetes"):
+        raise ValueError(f"{name!r} is a network of OVN-Kubernetes' own. Choose another name.")
+    return _raise_or_return(name, _plain_complaints(name, "network"))
+
+
+def mac_address(text: str) -> str:
+    """A MAC address of a VM: lower case, not a group's."""
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"{text!r} is not a MAC address. Write it as in '02:00:00:00:00:01', in lower case.")
+    if int(text[1], 16) & 1:
+        raise ValueError(f"{text!r} is the address of a group, which no card can have. Change it.")
+    return text
 
 
 def label_key(key: str) -> str:

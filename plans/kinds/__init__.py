@@ -8,10 +8,12 @@ behind it, and its checks for verification. Adding a kind is that file, one line
 from __future__ import annotations
 
 from plans.changes import ClusterKind, Kind
-from plans.kinds import bridge, mapping, policy
+from plans.kinds import attachment, bridge, l2advertisement, mapping, network, policy
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (mapping.KIND, bridge.KIND)}
 """Every kind of a node, in the order in which a node's changes are shown."""
 
-CLUSTER_KINDS: dict[str, ClusterKind] = {kind.name: kind for kind in (policy.KIND,)}
+CLUSTER_KINDS: dict[str, ClusterKind] = {
+    kind.name: kind for kind in (policy.KIND, l2advertisement.KIND, network.KIND, attachment.KIND)
+}
 """Every kind of the cluster, in the order in which its changes are made within one phase."""

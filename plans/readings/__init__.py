@@ -1,8 +1,9 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
-`migration:<ns>/<name>`, `policies`, `nmstate-versions`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What belongs here: one file per part of the world. The engine asks and knows
-none of them.
+`migration:<ns>/<name>`, `policies`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
+`l2advertisements`, `l2advertisement:<ns>/<name>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
-from plans.readings import cluster, nmstate, node
+from plans.readings import cluster, l2advertisements, machines, networks, nmstate, node
 
 AnyRequest = ListRequest | SelectRequest | CommandRequest
 
@@ -81,6 +82,20 @@ def reading(view: str, now: float) -> Reading:
                 lambda r: cluster.parse_one_migration(key, r),
                 cluster.unknown(f"migration/{key}", f"migration/{key}/phase"),
             )
+        case (
+            (
+                "nads"
+                | "nad"
+                | "nad-users"
+                | "machines"
+                | "machine"
+                | "kubevirt"
+                | "l2advertisements"
+                | "l2advertisement"
+            ),
+            _,
+        ):
+            return _declared(name, ":".join(where))
         case "policies", []:
             return Reading(
                 nmstate.REQUESTS,
@@ -106,6 +121,51 @@ def reading(view: str, now: float) -> Reading:
     raise ValueError(f"no view {view!r}")
 
 
+def _declared(name: str, key: str) -> Reading:
+    """The views that are read only when the files declare networks, attachments or advertisements."""
+    match name:
+        case "nads":
+            return Reading(
+                (cluster.NETWORKS_REQUEST,), networks.parse_nads, cluster.unknown("cluster/nads", "nad/*")
+            )
+        case "nad":
+            return Reading(
+                networks.requests_of(key),
+                lambda r: networks.parse_one_nad(key, r),
+                cluster.unknown(f"nad/{key}", f"nad/{key}/*"),
+            )
+        case "nad-users":
+            return Reading((networks.PODS_REQUEST,), networks.parse_pods, cluster.unknown("cluster/nad-pods"))
+        case "machines":
+            return Reading(
+                machines.REQUESTS,
+                machines.parse_machines,
+                cluster.unknown("cluster/machines", "machine/*"),
+            )
+        case "machine":
+            return Reading(
+                machines.requests_of(key),
+                lambda r: machines.parse_one_machine(key, r),
+                cluster.unknown(f"machine/{key}", f"machine/{key}/*"),
+            )
+        case "kubevirt":
+            return Reading(
+                (machines.KUBEVIRT_REQUEST,), machines.parse_kubevirt, cluster.unknown("cluster/live-update")
+            )
+        case "l2advertisements":
+            return Reading(
+                (l2advertisements.REQUEST,),
+                l2advertisements.parse_advertisements,
+                cluster.unknown("cluster/l2advertisements", "l2advertisement/*"),
+            )
+        case _:
+            return Reading(
+                (l2advertisements.request_of(key),),
+                lambda r: l2advertisements.parse_one_advertisement(key, r),
+                cluster.unknown(f"l2advertisement/{key}", f"l2advertisement/{key}/*"),
+            )
+
+
 def view_of(path: str) -> str:
     """The view that tells the fact at `path`, so that a wait knows what to read again."""
     match path.split("/"):
@@ -119,6 +179,16 @@ def view_of(path: str) -> str:
             return "migrations"
         case ["network", *_] | ["cluster", "networks"]:
             return "networks"
+        case [("nad" | "machine" | "l2advertisement") as kind, namespace, name, *_] if name != "*":
+            return f"{kind}:{namespace}/{name}"
+        case [("nad" | "machine" | "l2advertisement") as kind, *_]:
+            return f"{kind}s"
+        case ["cluster", ("nads" | "machines" | "l2advertisements") as view]:
+            return view
+        case ["cluster", "nad-pods"]:
+            return "nad-users"
+        case ["cluster", "live-update"]:
+            return "kubevirt"
         case ["policy" | "enactment", *_] | ["cluster", "nmstate" | "policies"]:
             return "policies"
         case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from providers.ports import MergePatch, Ref
+from providers.ports import Create, MergePatch, Ref
 from providers.twin import TwinWorld
 
 DATABASE = "Open_vSwitch"
@@ -110,6 +110,12 @@ def _patch(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:
     world.edit().cluster.write(MergePatch(ref, what["patch"]))
 
 
+def _create(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:
+    metadata = what["metadata"]
+    ref = Ref(what["apiVersion"], what["kind"], metadata["name"], metadata.get("namespace"))
+    world.edit().cluster.write(Create(ref, what))
+
+
 def _link(world: TwinWorld, node: str, what: Mapping[str, str]) -> None:
     for nic, link in what.items():
         world.set_nic(node, nic, link)
@@ -123,5 +129,6 @@ EDITS: dict[str, Callable[[TwinWorld, str, Any], None]] = {
     "set-interface": _set_interface,
     "del-bridge": _del_bridge,
     "patch": _patch,
+    "create": _create,
     "links": _link,
 }

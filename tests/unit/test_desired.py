@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plans.desired import Desired, Rollout, VMNetwork, load_desired
-from plans.desired.models import Canary
+from plans.desired import Desired, Nic, Rollout, VMNetwork, load_desired, wanted_networks
+from plans.desired.models import Canary, NativeNad
 from plans.errors import InputError
 
 DOCS = Path(__file__).parents[2] / "docs" / "desired-state.md"
@@ -142,7 +142,7 @@ def test_problems_of_all_files_come_at_once_sorted_by_file_and_line() -> None:
         "Change it.",
         "b.yaml:1:7: kind: found 'VMNetwrk', expected VMNetwork or Rollout. Did you mean 'VMNetwork'?",
         "b.yaml:8:48: spec.evacuate.return: found 'home', expected 'origin' or 'none'. Change it.",
-        "b.yaml:9:3: spec.ordre: unknown field; expected evacuate or order. Did you mean 'order'?",
+        "b.yaml:9:3: spec.ordre: unknown field; expected attach, evacuate or order. Did you mean 'order'?",
         "c.yaml:2:1: found a tab in the indentation; YAML takes only spaces there. Replace it.",
     ]
 
@@ -163,15 +163,71 @@ def test_a_missing_network_is_told_with_the_problems_of_the_rollout() -> None:
 
 
 def test_the_documented_examples_load() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert load(EXAMPLES[0]).rollout is None
     full = load(EXAMPLES[1])
     assert full.rollout is not None and full.rollout.spec.order == Canary(canary="worker-01")
+    networks = load(EXAMPLES[2])
+    assert [wanted.key for wanted in wanted_networks(networks)] == [
+        "default/vlan100",
+        "default/vlan224",
+        "lab/vlan300",
+        "openshift-cnv/vlan200",
+    ]
 
 
-@pytest.mark.parametrize("model", [VMNetwork, Rollout])
+def configs(*texts: str) -> dict[str, Any]:
+    return {wanted.key: wanted.config for wanted in wanted_networks(load(*texts))}
+
+
+def test_a_network_becomes_the_config_that_ovn_kubernetes_takes() -> None:
+    found = configs(EXAMPLES[2])
+    assert found["default/vlan224"] == {
+        "cniVersion": "0.4.0",
+        "name": "vlan224",
+        "type": "ovn-k8s-cni-overlay",
+        "topology": "localnet",
+        "netAttachDefName": "default/vlan224",
+        "physicalNetworkName": "vmnet",
+        "vlanID": 224,
+        "mtu": 9000,
+    }
+    lab = found["lab/vlan300"]
+    assert (lab["name"], lab["subnets"], lab["excludeSubnets"]) == (
+        "vlan300-lab",
+        "198.51.100.0/24",
+        "198.51.100.0/28",
+    )
+    assert found["default/vlan100"] is None
+    assert found["openshift-cnv/vlan200"]["vlanID"] == 200
+
+
+def test_an_untagged_network_without_mtu_says_neither() -> None:
+    text = NETWORK.replace("  mtu: 9000\n", "") + "  networks: {default/plain: {}}\n"
+    assert not {"vlanID", "mtu", "subnets", "allowPersistentIPs"} & set(configs(text)["default/plain"])
+
+
+def test_a_card_is_declared_by_its_network_alone_or_at_length() -> None:
+    (network,) = load(EXAMPLES[2]).networks
+    assert network.attachments == {
+        "default/vm-example": {"vlan224-net": Nic(network="default/vlan224")},
+        "lab/pci-1": {
+            "lab-net": Nic(network="lab/vlan300", mac="02:00:00:00:01:2c"),
+            "old-net": Nic(state="absent"),
+        },
+    }
+
+
+def test_networks_and_manifests_are_part_of_the_digest_and_their_absence_is_not() -> None:
+    plain, full = load(EXAMPLES[0]), load(EXAMPLES[2])
+    content = {"networks": [plain.networks[0].model_dump(mode="json", by_alias=True, exclude_none=True)]}
+    assert not {"networks", "attachments", "l2Advertisements"} & set(content["networks"][0]["spec"])
+    assert full.digest() != Desired(full.networks, full.rollout).digest()
+
+
+@pytest.mark.parametrize("model", [VMNetwork, Rollout, NativeNad])
 def test_every_field_is_documented(model: Any) -> None:
-    documented = re.findall(r"`(?:spec|metadata)\.([a-zA-Z.]+)`", DOCS.read_text(encoding="utf-8"))
+    documented = re.findall(r"`(?:spec|metadata)\.([a-zA-Z0-9.]+)`", DOCS.read_text(encoding="utf-8"))
     parts = model.model_json_schema(by_alias=True)["$defs"].values()
     assert {name for part in parts for name in part["properties"]} <= {
         step for field in documented for step in field.split(".")
@@ -216,10 +272,31 @@ WORDS += [
     ":1" * 3000,
     "|\n  a\n b: c",
 ]
-LINES = (NETWORK + "---\n" + ROLLOUT).splitlines(keepends=True)
+MORE = """\
+  networks:
+    default/a:
+      vlan: 224
+      subnets: [192.0.2.0/24]
+  attachments:
+    default/vm:
+      net: default/a
+      other: {network: default/b, mac: "02:00:00:00:00:01"}
+  l2Advertisements:
+    metallb-system/l2: [br-ex]
+---
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata:
+  name: vlan200
+  namespace: default
+spec:
+  config: '{"type": "ovn-k8s-cni-overlay", "topology": "localnet", "name": "vmnet", "netAttachDefName": "default/vlan200"}'
+---
+"""
+LINES = (NETWORK + MORE + ROLLOUT).splitlines(keepends=True)
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=300, deadline=None, database=None)
 @given(st.integers(0, len(LINES) - 1), st.sampled_from(WORDS) | st.text(max_size=20))
 def test_whatever_stands_at_a_field_is_taken_or_refused_with_a_place(number: int, word: str) -> None:
     lines = list(LINES)
@@ -231,4 +308,5 @@ def test_whatever_stands_at_a_field_is_taken_or_refused_with_a_place(number: int
         assert all(problem.line and problem.message for problem in error.problems)
         assert "pydantic" not in str(error) and "Traceback" not in str(error)
     else:
+        assert wanted_networks(desired) == wanted_networks(load("".join(lines)))
         assert all(int(place.split(":")[1]) > 0 for place in desired.places.values())

@@ -5,6 +5,7 @@ Invariant: the text is compared whole; a message that changes is a change that a
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -350,14 +351,14 @@ FIELDS = [
     case(
         "unknown field",
         [network(more="  birdge: br-phy\n")],
-        "a.yaml:6:3: spec.birdge: unknown field; expected bridge, delivery, mtu, nodes or "
-        "replaces. Did you mean 'bridge'?",
+        "a.yaml:6:3: spec.birdge: unknown field; expected attachments, bridge, delivery, "
+        "l2Advertisements, mtu, networks, nodes or replaces. Did you mean 'bridge'?",
     ),
     case(
         "far field",
         [network(more="  color: red\n")],
-        "a.yaml:6:3: spec.color: unknown field; expected bridge, delivery, mtu, nodes or "
-        "replaces. Remove it.",
+        "a.yaml:6:3: spec.color: unknown field; expected attachments, bridge, delivery, "
+        "l2Advertisements, mtu, networks, nodes or replaces. Remove it.",
     ),
     case(
         "unknown in metadata",
@@ -367,7 +368,8 @@ FIELDS = [
     case(
         "unknown in replaces",
         [network(more="  replaces: {bridge: br-vmdata, brigde: x}\n")],
-        "a.yaml:6:33: spec.replaces.brigde: unknown field; expected bridge. Did you mean 'bridge'?",
+        "a.yaml:6:33: spec.replaces.brigde: unknown field; expected bridge or policies. "
+        "Did you mean 'bridge'?",
     ),
     case(
         "unknown at root",
@@ -380,51 +382,43 @@ FIELDS = [
         "a.yaml:6:3: spec.uplink: not supported by this version. Remove it.",
     ),
     case(
-        "l2",
-        [network(more="  l2Advertisements: {}\n")],
-        "a.yaml:6:3: spec.l2Advertisements: not supported by this version. Remove it.",
+        "policies text",
+        [network(more="  replaces: {bridge: br-vmdata, policies: br-vmdata}\n")],
+        "a.yaml:6:43: spec.replaces.policies: found 'br-vmdata' (text), expected a list of policies. Change it.",
     ),
     case(
-        "networks",
-        [network(more="  networks: {}\n")],
-        "a.yaml:6:3: spec.networks: not supported by this version. Remove it.",
-    ),
-    case(
-        "attachments",
-        [network(more="  attachments: {}\n")],
-        "a.yaml:6:3: spec.attachments: not supported by this version. Remove it.",
-    ),
-    case(
-        "policies",
-        [network(more="  replaces: {bridge: br-vmdata, policies: [br-vmdata]}\n")],
-        "a.yaml:6:33: spec.replaces.policies: not supported by this version. Remove it.",
-    ),
-    case(
-        "delivery nncp",
-        [network(more="  delivery: {by: nncp}\n")],
-        "a.yaml:6:18: spec.delivery.by: 'nncp' is not supported by this version; expected "
-        "'ovsdb'. Change it.",
+        "policy name",
+        [network(more="  replaces: {bridge: br-vmdata, policies: [Old_One]}\n")],
+        "a.yaml:6:44: spec.replaces.policies[0]: 'Old_One' is not a policy name: at most 253 lower-case letters, "
+        "digits, '-' and '.', each part beginning and ending with a letter or digit. Write it as the cluster has it.",
     ),
     case(
         "delivery node-file",
         [network(more="  delivery: {by: node-file}\n")],
         "a.yaml:6:18: spec.delivery.by: 'node-file' is not supported by this version; "
-        "expected 'ovsdb'. Change it.",
+        "expected 'ovsdb' or 'nncp'. Change it.",
     ),
     case(
         "delivery policy",
-        [network(more="  delivery: {by: ovsdb, policy: x}\n")],
-        "a.yaml:6:25: spec.delivery.policy: not supported by this version. Remove it.",
+        [network(more=f"  delivery: {{by: nncp, policy: {'x' * 64}}}\n")],
+        f"a.yaml:6:32: spec.delivery.policy: '{'x' * 64}' is 64 characters; the name of a policy has at most 63. "
+        "Shorten it.",
+    ),
+    case(
+        "delivery strategy",
+        [network(more="  delivery: {by: nncp, strategy: labelled}\n")],
+        "a.yaml:6:24: spec.delivery.strategy: not supported by this version. Remove it.",
     ),
     case(
         "delivery unknown",
         [network(more="  delivery: {by: ovsb}\n")],
-        "a.yaml:6:18: spec.delivery.by: found 'ovsb', expected 'ovsdb'. Change it.",
+        "a.yaml:6:18: spec.delivery.by: found 'ovsb', expected 'ovsdb' or 'nncp'. Did you mean 'ovsdb'?",
     ),
     case(
         "delivery text",
         [network(more="  delivery: ovsdb\n")],
-        "a.yaml:6:13: spec.delivery: found 'ovsdb' (text), expected {by: ovsdb}. Change it.",
+        "a.yaml:6:13: spec.delivery: found 'ovsdb' (text), expected {by: ovsdb} or {by: nncp, policy: NAME}. "
+        "Change it.",
     ),
 ]
 
@@ -449,13 +443,18 @@ HEADERS = [
         "native nncp",
         [N, "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\n"],
         "b.yaml:2:7: kind: NodeNetworkConfigurationPolicy is not supported by this version. "
-        "Take it out of these files.",
+        "Take it out of these files; a VMNetwork says where its localnet is.",
     ),
     case(
-        "native nad",
-        [N, "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\n"],
-        "b.yaml:2:7: kind: NetworkAttachmentDefinition is not supported by this version. "
-        "Take it out of these files.",
+        "matchExpressions",
+        [
+            N,
+            "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\nspec:\n  nodeSelector:\n"
+            "    matchExpressions: [{key: a, operator: NotIn, values: [b]}]\n",
+        ],
+        "b.yaml:5:5: spec.nodeSelector.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate "
+        "would look for a label of that name (H05). Write the label itself, as in "
+        '{node-role.kubernetes.io/worker: ""}.',
     ),
     case(
         "world",
@@ -689,10 +688,329 @@ BETWEEN = [
     ),
 ]
 
+MANIFEST = """\
+apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: vlan224, namespace: default}
+spec:
+  config: '%s'
+"""
+CONFIG = {
+    "cniVersion": "0.4.0",
+    "name": "vlan224",
+    "type": "ovn-k8s-cni-overlay",
+    "topology": "localnet",
+    "netAttachDefName": "default/vlan224",
+    "physicalNetworkName": "vmnet",
+    "vlanID": 224,
+}
+
+
+def nads(lines: str, name: str = "vmnet") -> str:
+    return network(name=name, more=f"  networks:\n{lines}")
+
+
+def manifest(**changes: Any) -> str:
+    config = {field: value for field, value in {**CONFIG, **changes}.items() if value is not None}
+    return MANIFEST % json.dumps(config)
+
+
+def attached(lines: str, name: str = "vmnet") -> str:
+    return network(name=name, more=f"  attachments:\n{lines}")
+
+
+def wrong_config(name: str, changes: dict[str, Any], *faults: str) -> Any:
+    return case(name, [N, manifest(**changes)], *(f"b.yaml:5:11: spec.config: {fault}" for fault in faults))
+
+
+NETWORKS = [
+    case(
+        "vlan 0",
+        [nads("    default/a: {vlan: 0}\n")],
+        "a.yaml:7:23: spec.networks[default/a].vlan: 0 is no VLAN. Leave 'vlan' out for an untagged network.",
+    ),
+    case(
+        "vlan 4095",
+        [nads("    default/a: {vlan: 4095}\n")],
+        "a.yaml:7:23: spec.networks[default/a].vlan: 4095 is not from 1 to 4094. Correct it.",
+    ),
+    case(
+        "vlan text",
+        [nads("    default/a: {vlan: '224'}\n")],
+        "a.yaml:7:23: spec.networks[default/a].vlan: found '224' (text), expected a whole number from 1 to 4094: remove the quotes.",
+    ),
+    case(
+        "mtu of a network",
+        [nads("    default/a: {mtu: 100}\n")],
+        "a.yaml:7:22: spec.networks[default/a].mtu: 100 is below 576, which every IPv4 link must carry. Raise it.",
+    ),
+    case(
+        "no namespace",
+        [nads("    vlan224: {vlan: 224}\n")],
+        "a.yaml:7:5: spec.networks: 'vlan224' has no namespace. Write NAMESPACE/NAME, as in 'default/vlan224'.",
+    ),
+    case(
+        "unknown in a network",
+        [nads("    default/a: {vlanID: 224}\n")],
+        "a.yaml:7:17: spec.networks[default/a].vlanID: unknown field; expected allowPersistentIPs, excludeSubnets, gateway, mtu, name, state, subnets or vlan. Did you mean 'vlan'?",
+    ),
+    case(
+        "network as text",
+        [nads("    default/a: 224\n")],
+        "a.yaml:7:16: spec.networks[default/a]: found 224 (a number), expected a mapping such as {vlan: 224}; {} is an untagged network. Change it.",
+    ),
+    case(
+        "reserved network name",
+        [nads("    default/a: {name: ovn-kubernetes}\n")],
+        "a.yaml:7:23: spec.networks[default/a].name: 'ovn-kubernetes' is a network of OVN-Kubernetes' own. Choose another name.",
+    ),
+    case(
+        "subnet without length",
+        [nads("    default/a: {subnets: [192.0.2.0]}\n")],
+        "a.yaml:7:27: spec.networks[default/a].subnets[0]: '192.0.2.0' is not a network. Write ADDRESS/LENGTH, as in 192.0.2.0/24.",
+    ),
+    case(
+        "excluded outside",
+        [nads("    default/a: {subnets: [192.0.2.0/24], excludeSubnets: [198.51.100.0/28]}\n")],
+        "a.yaml:7:16: spec.networks[default/a]: excludeSubnets: 198.51.100.0/28 lies in none of the subnets. Correct one of them.",
+    ),
+    case(
+        "excluded of the other family",
+        [nads("    default/a: {subnets: [192.0.2.0/24], excludeSubnets: ['2001:db8::/64']}\n")],
+        "a.yaml:7:16: spec.networks[default/a]: excludeSubnets: 2001:db8::/64 lies in none of the subnets. Correct one of them.",
+    ),
+    case(
+        "persistent without subnets",
+        [nads("    default/a: {allowPersistentIPs: true}\n")],
+        "a.yaml:7:16: spec.networks[default/a]: allowPersistentIPs needs 'subnets', from which the addresses would be. Add them.",
+    ),
+    case(
+        "gateway",
+        [nads("    default/a: {gateway: router}\n")],
+        "a.yaml:7:26: spec.networks[default/a].gateway: 'router' is not an IP address. Write it as in 192.0.2.1.",
+    ),
+    case(
+        "state",
+        [nads("    default/a: {state: gone}\n")],
+        "a.yaml:7:24: spec.networks[default/a].state: found 'gone', expected 'present' or 'absent'. Change it.",
+    ),
+    case(
+        "two networks of one key",
+        [nads("    default/a: {vlan: 1}\n"), nads("    default/a: {vlan: 1}\n", "backup")],
+        "b.yaml:7:5: spec.networks[default/a]: network default/a is declared here and at a.yaml:7. Remove one.",
+    ),
+    case(
+        "one name, two networks",
+        [nads("    default/a: {vlan: 1, name: x}\n    lab/a: {vlan: 2, name: x}\n")],
+        "a.yaml:8:5: spec.networks[lab/a]: it and default/a (a.yaml:7) are one network 'x', and differ in vlanID. Make them agree, or give one another 'name'.",
+    ),
+    case(
+        "names that fold",
+        [nads("    default/a-b: {vlan: 1}\n    default/a.b: {vlan: 2}\n")],
+        "a.yaml:8:5: spec.networks[default/a.b]: the networks 'a.b' and 'a-b' (a.yaml:7) have one name in OVN, which reads '-', '.' and '/' alike (H25). Rename one.",
+    ),
+]
+
+MANIFESTS = [
+    case(
+        "no spec",
+        [N, MANIFEST[: MANIFEST.index("spec:")]],
+        "b.yaml:1:1: spec: missing; expected a mapping with 'config'. Add it.",
+    ),
+    case(
+        "no namespace in a manifest",
+        [N, manifest().replace(", namespace: default", "")],
+        "b.yaml:3:1: metadata.namespace: missing; expected its namespace. Add it.",
+    ),
+    case(
+        "not json",
+        [N, MANIFEST % "{"],
+        "b.yaml:5:11: spec.config: is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1). Correct it.",
+    ),
+    case("json text", [N, MANIFEST % '"x"'], "b.yaml:5:11: spec.config: is not a JSON object. Correct it."),
+    case(
+        "same as a declared one",
+        [nads("    default/vlan224: {vlan: 224}\n"), manifest()],
+        "b.yaml:3:12: metadata.name: network default/vlan224 is declared here and at a.yaml:7. Remove one.",
+    ),
+    case(
+        "another localnet",
+        [N, manifest(physicalNetworkName="backup")],
+        "b.yaml:5:11: spec.config: physicalNetworkName: no VMNetwork 'backup' is declared; found vmnet. Declare it, so that the network waits for its mapping.",
+    ),
+    wrong_config(
+        "layer2",
+        {"topology": "layer2"},
+        "found type 'ovn-k8s-cni-overlay', topology 'layer2'; only 'ovn-k8s-cni-overlay' with 'localnet' is supported. Take it out of these files.",
+    ),
+    wrong_config(
+        "macvlan",
+        {"type": "macvlan"},
+        "found type 'macvlan', topology 'localnet'; only 'ovn-k8s-cni-overlay' with 'localnet' is supported. Take it out of these files.",
+    ),
+    wrong_config(
+        "topology left out",
+        {"topology": None},
+        "topology: it is missing, which turns the NAD into the cluster's default network. Write localnet.",
+    ),
+    wrong_config(
+        "name of the NAD left out",
+        {"netAttachDefName": None},
+        "netAttachDefName: '' is not 'default/vlan224', the namespace and name of the NAD itself.",
+    ),
+    wrong_config(
+        "another NAD's name",
+        {"netAttachDefName": "lab/vlan224"},
+        "netAttachDefName: 'lab/vlan224' is not 'default/vlan224', the namespace and name of the NAD itself.",
+    ),
+    wrong_config("vlanID 4095", {"vlanID": 4095}, "vlanID: 4095 is not a whole number from 1 to 4094."),
+    wrong_config("vlanID text", {"vlanID": "224"}, 'vlanID: "224" is not a whole number from 1 to 4094.'),
+    wrong_config(
+        "ipam",
+        {"ipam": {"type": "dhcp"}},
+        "ipam: it is not supported; OVN-Kubernetes gives addresses by `subnets`.",
+    ),
+    wrong_config(
+        "role primary",
+        {"role": "primary"},
+        "role: 'primary' is not possible on a localnet; it is 'secondary', or left out.",
+    ),
+    wrong_config(
+        "joinSubnet",
+        {"joinSubnet": "100.64.0.0/16"},
+        "joinSubnet: it is not possible on a localnet. Remove it.",
+    ),
+    wrong_config(
+        "network named default",
+        {"name": "default"},
+        "name: 'default' can't be the name of a network. Choose another.",
+    ),
+    wrong_config(
+        "two faults",
+        {"vlanID": -1, "mtu": "big"},
+        'mtu: "big" is not a whole number.',
+        "vlanID: -1 is not a whole number from 1 to 4094.",
+    ),
+    case(
+        "a list of plug-ins",
+        [N, MANIFEST % '{"name": "x", "plugins": [{"type": "ovn-k8s-cni-overlay", "topology": "localnet"}]}'],
+        "b.yaml:5:11: spec.config: plugins: a list of plug-ins is not supported (no chaining). Write the fields of the one plug-in.",
+    ),
+]
+
+ATTACHMENTS = [
+    case(
+        "nic as a number",
+        [attached("    default/vm: {net: 224}\n")],
+        "a.yaml:7:23: spec.attachments[default/vm].net: found 224 (a number), expected NAMESPACE/NAD, or {network: NAMESPACE/NAD}. Change it.",
+    ),
+    case(
+        "nad without namespace",
+        [attached("    default/vm: {net: vlan224}\n")],
+        "a.yaml:7:23: spec.attachments[default/vm].net: 'vlan224' has no namespace. Write NAMESPACE/NAME, as in 'default/vlan224'.",
+    ),
+    case(
+        "vm without namespace",
+        [attached("    vm: {net: default/vlan224}\n")],
+        "a.yaml:7:5: spec.attachments: 'vm' has no namespace. Write NAMESPACE/NAME, as in 'default/vm'.",
+    ),
+    case(
+        "interface name",
+        [attached("    default/vm: {net.1: default/vlan224}\n")],
+        "a.yaml:7:18: spec.attachments[default/vm]: 'net.1' is not an interface name: 1 to 63 letters, digits, '_' and '-'. Rename it.",
+    ),
+    case(
+        "network missing",
+        [attached("    default/vm: {net: {mac: '02:00:00:00:00:01'}}\n")],
+        "a.yaml:7:23: spec.attachments[default/vm].net: 'network' is missing: the NAD as NAMESPACE/NAME. Add it, or 'state: absent'.",
+    ),
+    case(
+        "mac",
+        [attached("    default/vm: {net: {network: default/a, mac: 02-00-00-00-00-01}}\n")],
+        "a.yaml:7:49: spec.attachments[default/vm].net.mac: '02-00-00-00-00-01' is not a MAC address. Write it as in '02:00:00:00:00:01', in lower case.",
+    ),
+    case(
+        "mac of a group",
+        [attached("    default/vm: {net: {network: default/a, mac: '03:00:00:00:00:01'}}\n")],
+        "a.yaml:7:49: spec.attachments[default/vm].net.mac: '03:00:00:00:00:01' is the address of a group, which no card can have. Change it.",
+    ),
+    case(
+        "mac in base 60",
+        [attached("    default/vm: {net: {network: default/a, mac: 52:54:00:12:34:56}}\n")],
+        'a.yaml:7:49: spec.attachments[default/vm].net.mac: found 41135085296 (a YAML 1.1 base-60 number), expected text: quote it, as "52:54:00:12:34:56".',
+    ),
+    case(
+        "unknown in a nic",
+        [attached("    default/vm: {net: {netwrok: default/a}}\n")],
+        "a.yaml:7:24: spec.attachments[default/vm].net.netwrok: unknown field; expected mac, network or state. Did you mean 'network'?",
+    ),
+    case(
+        "one interface twice",
+        [
+            attached("    default/vm: {net: default/a}\n"),
+            attached("    default/vm: {net: default/b}\n", "backup"),
+        ],
+        "b.yaml:7:18: spec.attachments[default/vm].net: this interface is declared here and at a.yaml:7. Remove one.",
+    ),
+    case(
+        "one network twice",
+        [attached("    default/vm: {one: default/a, two: default/a}\n")],
+        "a.yaml:7:39: spec.attachments[default/vm].two: default/vm is on default/a by interface 'one' already, and can be only once. Remove one.",
+    ),
+    case(
+        "to a network that goes",
+        [
+            network(
+                more="  networks: {default/a: {state: absent}}\n  attachments: {default/vm: {net: default/a}}\n"
+            )
+        ],
+        "a.yaml:7:35: spec.attachments[default/vm].net: network default/a is declared absent at a.yaml:6. Change one of them.",
+    ),
+    case(
+        "attach",
+        [N, rollout("  attach: reboot\n")],
+        "b.yaml:5:11: spec.attach: found 'reboot', expected 'restart' or 'hotplug'. Change it.",
+    ),
+]
+
+ADVERTISEMENTS = [
+    case(
+        "empty list",
+        [network(more="  l2Advertisements: {metallb-system/l2: []}\n")],
+        "a.yaml:6:41: spec.l2Advertisements[metallb-system/l2]: the list is empty, which means every interface to MetalLB (H13). Name at least one.",
+    ),
+    case(
+        "list as text",
+        [network(more="  l2Advertisements: {metallb-system/l2: br-ex}\n")],
+        "a.yaml:6:41: spec.l2Advertisements[metallb-system/l2]: found 'br-ex' (text), expected a list of interfaces, as in [br-ex]. Change it.",
+    ),
+    case(
+        "long interface",
+        [network(more="  l2Advertisements: {metallb-system/l2: [br-external-12345]}\n")],
+        "a.yaml:6:42: spec.l2Advertisements[metallb-system/l2][0]: 'br-external-12345' is 17 bytes; Linux interface names have at most 15. Shorten it.",
+    ),
+    case(
+        "listed twice",
+        [network(more="  l2Advertisements: {metallb-system/l2: [br-ex, br-ex]}\n")],
+        "a.yaml:6:49: spec.l2Advertisements[metallb-system/l2][1]: br-ex is listed twice. Remove one.",
+    ),
+    case(
+        "two networks, one advertisement",
+        [
+            network(more="  l2Advertisements: {metallb-system/l2: [br-ex]}\n"),
+            network("backup", more="  l2Advertisements: {metallb-system/l2: [br-ex]}\n"),
+        ],
+        "b.yaml:6:22: spec.l2Advertisements[metallb-system/l2]: L2Advertisement metallb-system/l2 is declared here and at a.yaml:6. Remove one.",
+    ),
+]
+
 
 @pytest.mark.parametrize(
     ("texts", "lines"),
-    [*INTERFACE_NAMES, *LOCALNETS, *LABELS, *MTUS, *SHAPES, *FIELDS, *HEADERS, *ROLLOUTS, *BETWEEN],
+    [
+        *(*INTERFACE_NAMES, *LOCALNETS, *LABELS, *MTUS, *SHAPES, *FIELDS, *HEADERS, *ROLLOUTS, *BETWEEN),
+        *(*NETWORKS, *MANIFESTS, *ATTACHMENTS, *ADVERTISEMENTS),
+    ],
 )
 def test_a_broken_rule_is_named_with_its_place_and_the_way_out(texts: list[str], lines: list[str]) -> None:
     with pytest.raises(InputError) as refused:

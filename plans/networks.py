@@ -1,0 +1,181 @@
+"""What NetworkAttachmentDefinitions have to do with the rest: who uses one, and whether its localnet is mapped everywhere.
+
+The one invariant: "nobody uses it" is only said when everybody could be asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from deepdiff import DeepDiff
+
+from plans import nads, ovs
+from plans.changes import Survey
+from plans.desired import Desired, VMNetwork, wanted_networks
+from plans.facts import Absent, Facts, Known, Unknown
+from plans.readings.machines import nad_of
+from plans.selection import selected_nodes
+
+NODE_BRIDGE = "br-ex"
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """Who uses a NAD: `running` VMs have it in their guests, `vms` all whose template or guest names it, `pods` the rest."""
+
+    vms: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.vms or self.pods)
+
+    def __str__(self) -> str:
+        words = [f"VMs {listed(self.vms)}"] if self.vms else []
+        return " and ".join([*words, *([f"pods {listed(self.pods)}"] if self.pods else [])])
+
+
+def users(facts: Facts) -> dict[str, Users]:
+    """Who uses each NAD that anybody uses."""
+    templates: dict[str, set[str]] = defaultdict(set)
+    guests: dict[str, set[str]] = defaultdict(set)
+    for vm in facts.value("cluster/machines") or []:
+        for network in (facts.value(f"machine/{vm}/template") or {}).get("networks", ()):
+            if nad := nad_of(network, vm.partition("/")[0]):
+                templates[nad].add(vm)
+    for vm in facts.value("cluster/vms") or []:
+        for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ()):
+            guests[attached["nad"]].add(vm)
+    pods: Mapping[str, list[str]] = facts.value("cluster/nad-pods") or {}
+    return {
+        nad: Users(
+            tuple(sorted(templates[nad] | guests[nad])), tuple(sorted(guests[nad])), tuple(pods.get(nad, ()))
+        )
+        for nad in sorted({*templates, *guests, *pods})
+    }
+
+
+def unseen_users(facts: Facts) -> str:
+    """Why it can't be told who uses a NAD; empty when it can."""
+    for path in ("cluster/machines", "cluster/vms", "cluster/nad-pods"):
+        if isinstance(fact := facts.get(path), Unknown):
+            return fact.why
+    return ""
+
+
+def unmapped(network: VMNetwork, facts: Facts, survey: Survey) -> dict[str, str]:
+    """The schedulable nodes of a VMNetwork that will not have its mapping when the nodes are done, and why."""
+    held = survey.held.get(network.name, {})
+    found = {}
+    for node in selected_nodes(network, facts):
+        mapping = facts.get(f"node/{node}/ovs/mapping/{network.name}")
+        if node not in held or mapping == Known(network.spec.bridge):
+            continue
+        if facts.value(f"node/{node}/unschedulable") is not True:
+            found[node] = held[node]
+    return found
+
+
+def waiting(localnet: str, desired: Desired, facts: Facts, survey: Survey) -> tuple[str, ...]:
+    """Why what is on a localnet has to wait: each node that will not have its mapping. Empty: it need not."""
+    network = next((n for n in desired.networks if n.name == localnet), None)
+    reasons = unmapped(network, facts, survey) if network else {}
+    return tuple(
+        f"it waits for localnet {localnet} on every schedulable node, and {node} will not have it: {why}"
+        for node, why in sorted(reasons.items())
+    )
+
+
+def localnet_of(nad: str, desired: Desired, facts: Facts) -> str | None:
+    """The localnet of a declared NAD, else of one that is there; None when there is none, or it is on no localnet."""
+    for wanted in wanted_networks(desired):
+        if wanted.key == nad:
+            return wanted.localnet
+    found = facts.value(f"network/{nad}")
+    return str(found["localnet"]) if found else None
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or what there is."""
+    choices = sorted(known)
+    close = get_close_matches(name, choices, 1)
+    return (
+        f"; did you mean {close[0]}?"
+        if close
+        else f"; there are {listed(choices)}"
+        if choices
+        else "; there is none"
+    )
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names, not too many of them."""
+    every = list(names)
+    rest = len(every) - most
+    return ", ".join(every) if rest <= 0 else f"{', '.join(every[:most])} and {rest} more"
+
+
+def field_changes(before: nads.Config, after: nads.Config) -> list[tuple[str, str, str]]:
+    """In which fields two configurations differ in meaning: (field, before, after)."""
+    first, second = _flat(nads.meaning(before)), _flat(nads.meaning(after))
+    if first == second:
+        return []
+    found = []
+    for levels in DeepDiff(first, second, view="tree", verbose_level=2).values():
+        for level in levels:
+            field = ".".join(str(step) for step in level.path(output_format="list"))
+            found.append((field, _shown(field in first, level.t1), _shown(field in second, level.t2)))
+    return sorted(found)
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in config.items()
+    }
+
+
+def _shown(present: bool, value: object) -> str:
+    return str(value) if present else "absent"
+
+
+def node_vlans(network: VMNetwork, facts: Facts) -> dict[int, list[str]]:
+    """The VLAN of the nodes themselves, where they ride on the network's bridge: VLAN → nodes."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for node, view in _switches(network, facts):
+        for port in view["bridges"][network.spec.bridge]["ports"].values():
+            peers = [i["options"].get("peer", "") for i in port["interfaces"] if i["type"] == "patch"]
+            if isinstance(port.get("tag"), int) and any(
+                NODE_BRIDGE in ovs.bridges_of_port(view, peer) for peer in peers
+            ):
+                found[port["tag"]].append(node)
+    return found
+
+
+def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
+    """The smallest MTU under the network's bridge: node → (MTU, NIC)."""
+    found = {}
+    for node, view in _switches(network, facts):
+        mtus = [
+            (nic["mtu"], nic["name"])
+            for nics in ovs.uplinks(view, network.spec.bridge).values()
+            for nic in nics
+            if isinstance(nic.get("mtu"), int)
+        ]
+        if mtus:
+            found[node] = min(mtus)
+    return found
+
+
+def _switches(network: VMNetwork, facts: Facts) -> list[tuple[str, ovs.View]]:
+    views = [(node, facts.value(f"node/{node}/ovs")) for node in selected_nodes(network, facts)]
+    return [(node, view) for node, view in views if view and network.spec.bridge in view["bridges"]]
+
+
+def is_there(facts: Facts, path: str) -> bool | None:
+    """Whether an object is there; None when that could not be asked."""
+    fact = facts.get(path)
+    return None if isinstance(fact, Unknown) else not isinstance(fact, Absent)
