@@ -113,8 +113,12 @@ class Connection:
         """
         for _ in range(2):
             master = self._standing(deadline)
-            with self._sessions:
+            if not self._sessions.acquire(timeout=max(deadline - time.monotonic(), 0)):
+                raise Unreachable(f"node {self._node}: too many commands run there to begin another in time")
+            try:
                 ended = self._in_session(argv, sudo, stdin, deadline)
+            finally:
+                self._sessions.release()
             if ended is not None:
                 return ended
             self._drop(master)

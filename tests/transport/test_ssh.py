@@ -140,6 +140,27 @@ def test_twenty_commands_at_once_share_one_connection(own_daemon: Sshd, ssh: Ssh
     assert len(own_daemon.sessions()) == 1
 
 
+def test_command_that_finds_no_room_in_its_time_is_unreachable_and_does_not_run(
+    daemon: Sshd, ssh: SshMaker, tmp_path: Path
+) -> None:
+    shell = ssh(daemon, user=OPERATOR).shell(NODE)
+    shell.run(["true"], timeout=10)
+    with ThreadPoolExecutor(8) as pool:
+        begun = time.monotonic()
+        long = [pool.submit(shell.run, ["sleep", "6.25"], timeout=20) for _ in range(8)]
+        await_true(lambda: len(_sleeping("6.25")) == 8, "eight commands run")
+        with pytest.raises(Unreachable, match="too many commands run there"):
+            shell.run(["touch", f"{tmp_path}/ran"], timeout=0.5)
+        assert time.monotonic() - begun < 6
+        assert {done.result().rc for done in long} == {0}
+    assert not (tmp_path / "ran").exists()
+
+
+def _sleeping(seconds: str) -> list[str]:
+    found = subprocess.run(["pgrep", "-x", "-f", f"sleep {seconds}"], capture_output=True, text=True)
+    return found.stdout.split()
+
+
 def test_sshd_that_allows_too_few_sessions_is_named_with_what_to_set(ssh: SshMaker, tmp_path: Path) -> None:
     with (
         sshd.running(tmp_path / "sshd", options="MaxSessions 1") as strict,
