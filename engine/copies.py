@@ -81,12 +81,14 @@ class Copies:
         self._cluster = cluster
         self._clock = clock
 
-    def all(self) -> list[Copy]:
-        """Every copy, the run that began last first. Raises InputError for a head that is damaged."""
-        found = self._list({PART: "head"})
-        return sorted(
-            (self._copy(secret) for secret in found), key=lambda copy: (copy.began, copy.run), reverse=True
-        )
+    def unfinished(self) -> list[Copy]:
+        """The copies of runs that are not over, the latest first. Raises InputError for a head that is damaged."""
+        return [self._copy(secret) for secret in self._heads() if _label(secret, STATUS) in UNFINISHED]
+
+    def latest(self) -> Copy | None:
+        """The copy to tell of: of the run that is not over, else of the latest. Raises InputError when it is damaged."""
+        heads = self._heads()
+        return next(iter(self.unfinished()), None) or (self._copy(heads[0]) if heads else None)
 
     def find(self, run: str) -> Copy | None:
         """The copy of one run."""
@@ -105,7 +107,21 @@ class Copies:
             rows = json.loads(self._read_part(copy.run, part))
             images += [Image(0, **{**row, "taken_at": float(row["taken_at"])}) for row in rows]
         take_in(store, copy.head, plan, images, source)
-        return _run_of(copy, source)
+        return self.run_of(copy, source)
+
+    def run_of(self, copy: Copy, source: str = "") -> Run:
+        """The run of a copy."""
+        row = copy.head["run"]
+        return Run(
+            copy.run,
+            row["plan"],
+            row["status"],
+            row["began"],
+            row["ended"],
+            row["who"],
+            row["message"],
+            source,
+        )
 
     def plan_of(self, copy: Copy) -> Plan:
         """The plan of a copy. Raises InputError."""
@@ -137,8 +153,13 @@ class Copies:
 
     def prune(self) -> None:
         """Remove the copies of finished runs but for the last KEPT."""
-        for copy in [copy for copy in self.all() if not copy.is_unfinished][KEPT:]:
-            self.remove(copy.run)
+        over = [secret for secret in self._heads() if _label(secret, STATUS) not in UNFINISHED]
+        for secret in over[KEPT:]:
+            self.remove(_label(secret, LABEL))
+
+    def _heads(self) -> list[Body]:
+        """The latest first: a run's name begins with when it began."""
+        return sorted(self._list({PART: "head"}), key=lambda secret: _label(secret, LABEL), reverse=True)
 
     def _list(self, labels: Mapping[str, str], keep: Sequence[str] = ()) -> tuple[Body, ...]:
         return self._cluster.list(
@@ -158,7 +179,7 @@ class Copies:
         raise AssertionError("the last attempt returns or raises")
 
     def _copy(self, secret: Body) -> Copy:
-        run = str((secret["metadata"].get("labels") or {}).get(LABEL, secret["metadata"]["name"]))
+        run = _label(secret, LABEL)
         try:
             index = json.loads(base64.b64decode(secret["data"]["head"]))
             parts = [Part(**index[name]) for name in ("head", "plan")]
@@ -288,18 +309,8 @@ def _turn(name: str, before: Part | None) -> str:
     return f"{name}-b" if before is not None and before.name == f"{name}-a" else f"{name}-a"
 
 
-def _run_of(copy: Copy, source: str) -> Run:
-    row = copy.head["run"]
-    return Run(
-        copy.run,
-        row["plan"],
-        row["status"],
-        row["began"],
-        row["ended"],
-        row["who"],
-        row["message"],
-        source,
-    )
+def _label(secret: Body, name: str) -> str:
+    return str((secret["metadata"].get("labels") or {}).get(name, ""))
 
 
 def _ref(run: str, part: str, number: int | None = None) -> Ref:

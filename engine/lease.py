@@ -120,14 +120,15 @@ class Lease:
             except (Conflict, AlreadyExists, InDoubt, Unreachable) as error:
                 trouble = error  # somebody was quicker, or an answer was lost: look again
             except NotFound as error:
-                trouble = error
-                self._make_namespace()
+                self._make_namespace(error)
+                trouble = None
             else:
                 self._renewed = self._wall()
                 self._version = made["metadata"]["resourceVersion"]
                 return
-        assert trouble is not None
-        raise trouble
+        raise trouble or Unreachable(
+            f"namespace {NAMESPACE} does not last: it is gone whenever the Lease is made"
+        )
 
     def _taken(self) -> Body:
         found = self._cluster.get(LEASE)
@@ -166,7 +167,7 @@ class Lease:
                 return now is not None and holder_of(now) is not None
         return False
 
-    def _make_namespace(self) -> None:
+    def _make_namespace(self, missing: NotFound) -> None:
         labels = {"app.kubernetes.io/managed-by": "ovsplan"}
         try:
             self._cluster.write(Create(Ref("v1", "Namespace", NAMESPACE), {"metadata": {"labels": labels}}))
@@ -174,8 +175,8 @@ class Lease:
             return
         except Forbidden as error:
             raise InputError(
-                f"there is no namespace {NAMESPACE}, where the Lease and the copies of runs are kept, and it can't be "
-                f"made: {error}. Somebody who may has to apply deploy/rbac.yaml once."
+                f"there is no namespace {NAMESPACE}, where the Lease and the copies of runs are kept ({missing}), and it "
+                f"can't be made: {error}. Somebody who may has to apply deploy/rbac.yaml once."
             ) from error
 
     def _renew(self) -> None:

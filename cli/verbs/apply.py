@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,20 @@ import click
 
 from cli.exits import DONE, STOPPED
 from cli.files import read_text
+from cli.planning import lacks, plan_for
 from cli.render.plan import render_plan, summary
-from cli.render.run import Printer, render_recap
+from cli.render.run import Printer, at, render_recap
+from cli.running import (
+    Held,
+    Kept,
+    StoreAt,
+    check_plan_of,
+    close_own,
+    copies_of,
+    held,
+    told_of,
+    unfinished_copy,
+)
 from cli.wiring import (
     Failures,
     Opened,
@@ -27,8 +40,8 @@ from cli.wiring import (
     target_options,
     two_stage_signals,
 )
+from engine.copies import Copies, Copy
 from engine.execute import Executor, Signals
-from engine.observe import observe_for_plan
 from plans.document import Plan, read
 from plans.errors import (
     ActionFailed,
@@ -36,11 +49,11 @@ from plans.errors import (
     HazardError,
     InputError,
     Interrupted,
+    JournalError,
     Locked,
     OvsplanError,
     WorldMoved,
 )
-from plans.planner import make_plan
 from plans.progress import StepState, progress
 from state.journal import Journal, Run
 from state.lock import Lock, who_am_i
@@ -57,6 +70,7 @@ class Request:
     accepted: tuple[str, ...]
     state: str
     plan_file: Plan | None
+    copies: Copies | None
 
 
 @click.command("apply")
@@ -72,6 +86,11 @@ class Request:
     multiple=True,
     help="Go on in spite of this hazard; may be repeated.",
 )
+@click.option(
+    "--no-copy",
+    is_flag=True,
+    help="Keep no copy of the run in the cluster, and look for none: a lost state database is then lost.",
+)
 def command(
     paths: tuple[str, ...],
     where: Where,
@@ -79,23 +98,35 @@ def command(
     auto_approve: bool,
     nodes: tuple[str, ...],
     accepted: tuple[str, ...],
+    no_copy: bool,
 ) -> int:
     """Carry out a plan file as it is, or plan desired state (files or folders), ask, and do it.
 
-    An unfinished run is resumed first, with its own approved plan. Exit 0 done, 3 stopped and resumable, 4 the world
+    An unfinished run is resumed first, with its own approved plan; one of a lost state database is found by its copy
+    in the cluster. Exit 0 done, 3 stopped and resumable, 4 the world
     moved, 5 declined, 6 locked, 7 blocked by a hazard, 130 or 143 interrupted and resumable.
     """
-    asked = Request(paths, auto_approve, nodes, accepted, state, _plan_file(paths))
+    plan_file = _plan_file(paths)
     opened = open_world(where)
+    asked = Request(
+        paths, auto_approve, nodes, accepted, state, plan_file, None if no_copy else copies_of(opened)
+    )
     say_target(opened.info.title)
-    store = Store(Path(state), opened.info.identity) if Path(state).exists() else None
-    unfinished = Journal(store).unfinished() if store else None
-    if store and unfinished:
-        return _resume(asked, opened, store, unfinished)
-    plan, before = _approved_plan(asked, opened, store)
+    with StoreAt(state, opened.info.identity) as place:
+        return _carry_out(asked, opened, place)
+
+
+def _carry_out(asked: Request, opened: Opened, place: StoreAt) -> int:
+    unfinished = Journal(place.found).unfinished() if place.found else None
+    if place.found and unfinished:
+        return _resume(asked, opened, place.found, unfinished)
+    if asked.copies and (found := unfinished_copy(asked.copies, place.found)):
+        return _take_up(asked, opened, asked.copies, place, found)
+    plan, before = _approved_plan(asked, opened, place.found)
     if plan.is_empty:
         return STOPPED if plan.is_partial else DONE
-    return _start(asked, opened, store or Store(Path(state), opened.info.identity, create=True), plan, before)
+    _refuse_lacks(asked, opened, plan)
+    return _start(asked, opened, place.make(), plan, before)
 
 
 def _plan_file(paths: tuple[str, ...]) -> Plan | None:
@@ -113,9 +144,7 @@ def _approved_plan(asked: Request, opened: Opened, store: Store | None) -> tuple
         return _checked_plan_file(asked, opened, store), before
     if not asked.auto_approve and not sys.stdin.isatty():
         raise InputError("nobody is there to approve: give --auto-approve, or a plan file that was reviewed")
-    desired = read_desired(asked.paths)
-    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
-    plan = make_plan(desired, facts, opened.target, accepted=asked.accepted, only=asked.nodes)
+    plan = plan_for(opened, read_desired(asked.paths), accepted=asked.accepted, only=asked.nodes)
     click.echo(render_plan(plan))
     _refuse_hazards(plan)
     if not plan.is_empty and not asked.auto_approve:
@@ -151,6 +180,15 @@ def _refuse_hazards(plan: Plan) -> None:
         )
 
 
+def _refuse_lacks(asked: Request, opened: Opened, plan: Plan) -> None:
+    """Raise InputError when the API server would not let us do all of the plan."""
+    if lacking := lacks(opened, plan, copy=asked.copies is not None):
+        ways = "The roles in deploy/rbac.yaml grant what an apply needs."
+        if all(" secrets in namespace " in sentence for sentence in lacking):
+            ways += " --no-copy does without secrets, and keeps no copy of the run in the cluster."
+        raise InputError("\n".join(["permissions are missing; nothing was changed:", *lacking, ways]))
+
+
 def _ask() -> None:
     click.echo(
         "\nDo you want to perform these actions?\n  ovsplan will do what is described above, one node at a time."
@@ -181,23 +219,30 @@ def _start(asked: Request, opened: Opened, store: Store, plan: Plan, before: str
             raise WorldMoved(
                 f"run {_latest(store)} was made since this plan was: it may no longer fit. Nothing was done; plan again."
             )
-        now = opened.world.clock.now()
-        name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(2)}"
-        run = journal.start_run(
-            plan,
-            name,
-            now,
-            who_am_i(),
-            version("ovsplan"),
-            source_of(asked.paths) if asked.plan_file is None else "",
+        with held(opened, store, lock) as hold:
+            if asked.copies:
+                _nobody_came_first(asked.copies, hold)
+            now = opened.world.clock.now()
+            name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{secrets.token_hex(2)}"
+            source = source_of(asked.paths) if asked.plan_file is None else ""
+            run = journal.start_run(plan, name, now, who_am_i(), version("ovsplan"), source)
+            return _execute(asked, opened, hold, run, plan)
+
+
+def _nobody_came_first(copies: Copies, hold: Held) -> None:
+    """Raise Locked when another laptop began a run since we looked, and did not finish it."""
+    close_own(copies, hold)
+    if found := unfinished_copy(copies, hold.store):
+        raise Locked(
+            f"{told_of(found, at(found.began))}, was started meanwhile, and is not finished. `ovsplan apply` resumes it."
         )
-        return _execute(asked, opened, journal, run, plan)
 
 
 def _resume(asked: Request, opened: Opened, store: Store, run: Run) -> int:
     journal = Journal(store)
     plan = journal.plan_of(run)
     _same_as_asked(asked, run, plan)
+    _refuse_lacks(asked, opened, plan)
     with Lock(store, f"ovsplan apply (run {run.id})") as lock:
         journal = Journal(store, lock)
         still = journal.unfinished()
@@ -205,8 +250,47 @@ def _resume(asked: Request, opened: Opened, store: Store, run: Run) -> int:
             raise Locked(
                 f"run {run.id} was ended by another process meanwhile: look with `ovsplan status`, then try again"
             )
+        with held(opened, store, lock) as hold:
+            if asked.copies and (over := _caught_up(asked.copies, hold, run)):
+                click.echo(over)
+                return DONE
+            click.echo(
+                f"Resuming run {run.id}: its approved plan, unchanged ({summary(plan).splitlines()[0]})."
+            )
+            return _execute(asked, opened, hold, run, plan)
+
+
+def _caught_up(copies: Copies, hold: Held, run: Run) -> str:
+    """Take in what another store has done of the run since; returns why nothing is left of it, if so."""
+    found = copies.find(run.id)
+    if found is None or found.store == hold.store.name():
+        return ""
+    copies.restore(found, hold.store, run.source)
+    if found.is_unfinished:
+        click.echo(
+            f"Run {run.id} went on elsewhere since, on {found.host}: taken in from its copy in the cluster."
+        )
+        return ""
+    return (
+        f"Run {run.id} was ended elsewhere meanwhile, on {found.host}: it is {found.status}. Nothing was done here; "
+        "`ovsplan plan` says whether anything is left to do."
+    )
+
+
+def _take_up(asked: Request, opened: Opened, copies: Copies, place: StoreAt, found: Copy) -> int:
+    """Restore a run whose state database is not here from its copy in the cluster, and resume it."""
+    plan = check_plan_of(copies, found, opened)
+    _same_as_asked(asked, copies.run_of(found), plan)
+    _refuse_lacks(asked, opened, plan)
+    store = place.make()
+    with Lock(store, f"ovsplan apply (run {found.run})") as lock, held(opened, store, lock) as hold:
+        now = copies.find(found.run)
+        if now is None or not now.is_unfinished:
+            raise Locked(f"run {found.run} was ended by somebody else meanwhile: plan anew")
+        run = copies.restore(now, store)
+        click.echo(f"Restored {told_of(now, at(now.began))}, from its copy in the cluster into {store.path}.")
         click.echo(f"Resuming run {run.id}: its approved plan, unchanged ({summary(plan).splitlines()[0]}).")
-        return _execute(asked, opened, journal, run, plan)
+        return _execute(asked, opened, hold, run, plan)
 
 
 def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
@@ -225,7 +309,9 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
             f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}"
         )
     if asked.paths and source_of(asked.paths) != run.source:
-        origin = run.source.replace("\n", ", ") or "a plan file"
+        if not run.source and read_desired(asked.paths).digest() == plan.desired_digest:
+            return
+        origin = run.source.replace("\n", ", ") or "a plan file, or another machine"
         raise InputError(
             f"run {run.id} is not finished, and it came from {origin}, not from {', '.join(asked.paths)}. {ways}"
         )
@@ -243,20 +329,32 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
         )
 
 
-def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: Plan) -> int:
+def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -> int:
     signals = Signals()
-    clock = opened.world.clock
+    journal = hold.journal
+    kept = Kept(asked.copies, hold, run, plan)
+    hands, reporter = kept.between(opened.hands, Printer())
     with two_stage_signals(signals):
         journal.set_run(run.id, "running")
         executor = Executor(
-            opened.hands, Failures(), clock, journal, run, plan, reporter=Printer(), signals=signals
+            hands,
+            Failures(),
+            opened.world.clock,
+            journal,
+            run,
+            plan,
+            reporter=reporter,
+            signals=signals,
+            guard=hold.lease.guard,
         )
         try:
+            kept.begin()
             executor.execute()
         except (ActionFailed, WorldMoved, Interrupted) as error:
             status = {ActionFailed: "failed", WorldMoved: "moved", Interrupted: "stopped"}[type(error)]
             journal.set_run(run.id, status, str(error))
             _recap(journal, run, plan)
+            kept.end()
             options = _options(asked, opened)
             click.echo(
                 f"\nNext: `ovsplan status {options}` says how it stands; `ovsplan apply {options}` resumes run {run.id}."
@@ -264,13 +362,18 @@ def _execute(asked: Request, opened: Opened, journal: Journal, run: Run, plan: P
             raise
         except OvsplanError as error:
             click.echo(f"\nRun {run.id} stopped: {error}", err=True)
+            with suppress(Locked, JournalError):  # what was lost may be the lock, or the journal itself
+                journal.set_run(run.id, "stopped", str(error))
             raise
         except (
             Exception
         ) as error:  # a defect: it goes on to its traceback, and the run is known to have stopped
             journal.set_run(run.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
-    return _finish(journal, run, plan)
+    code = _finish(journal, run, plan)
+    kept.end()
+    kept.tidy()
+    return code
 
 
 def _finish(journal: Journal, run: Run, plan: Plan) -> int:

@@ -54,14 +54,12 @@ def command(
 
     Reads, and changes nothing. Exit 0; with --detailed-exitcode 2 when there are changes; 7 when a hazard blocks.
     """
-    from engine.observe import observe_for_plan
-    from plans.planner import make_plan
+    from cli.planning import lacks, plan_for
 
     desired = read_desired(paths)
     opened = open_world(where)
     _check_state(state, opened.info.identity)
-    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
-    plan = make_plan(desired, facts, opened.target, accepted=accepted, only=nodes)
+    plan = plan_for(opened, desired, accepted=accepted, only=nodes)
     if out:
         _write_out(out, plan)
     if as_json:
@@ -72,6 +70,8 @@ def command(
         again = f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
         made_with = " ".join([*(f"--node {n}" for n in nodes), *(f"--accept-hazard {h}" for h in accepted)])
         _say_next(plan, out, paths, again, made_with)
+    for sentence in lacks(opened, plan, copy=True):
+        click.echo(f"Warning: {sentence}, which an apply of this plan needs.", err=True)
     if plan.blocking():
         return HAZARD
     return CHANGES if detailed_exitcode and not (plan.is_empty and not plan.is_partial) else DONE

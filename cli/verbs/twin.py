@@ -97,7 +97,8 @@ def _may_change(call: Call) -> bool:
         case "shell":
             return "packet-out" in call.text
         case "cluster":
-            return call.verb not in ("get", "list", "watch")
+            asks = call.verb in ("get", "list", "watch") or call.text.startswith("SelfSubject")
+            return not (asks or call.text.endswith("(dry run)"))
     return call.port == "other"
 
 

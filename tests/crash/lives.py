@@ -315,18 +315,25 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _POD_PORT = re.compile(r"^[0-9a-f]{12}_\d+$")
 MUTATING = {
-    "node patch": "cluster - patch *",
-    "migration": "cluster - create *",
+    "node patch": "cluster - patch Node *}",
+    "migration": "cluster - create VirtualMachineInstanceMigration *}",
     "ovsdb": 'ovsdb * transact *"op":"mutate"*',
     "announcement": "shell * run ovs-ofctl packet-out *",
+    "lease": "cluster - [!g]* Lease *}",
+    "copy": "cluster - apply Secret *-head as *}",
 }
-"""Calls that change something, as faults name them."""
+"""Calls that write something, as faults name them; one that is only rehearsed ends in no brace."""
+
+BOOKKEEPING = ("Lease ovsplan/", "Secret ovsplan/", "Namespace ovsplan ")
+"""What a run keeps in the cluster about itself."""
 
 
 def is_mutating(call: Call) -> bool:
+    """Whether the call may change what the job is about."""
     match call.port:
         case "cluster":
-            return call.verb not in ("get", "list", "watch")
+            is_asked = call.verb in ("get", "list", "watch") or call.text.startswith("SelfSubject")
+            return not (is_asked or call.text.endswith("(dry run)") or call.text.startswith(BOOKKEEPING))
         case "ovsdb":
             return any(op["op"] in WRITES for op in json.loads(call.text))
         case "shell":
@@ -413,10 +420,10 @@ class Whole:
     picture: dict[str, Any]
 
     def mutating(self) -> list[tuple[str, int]]:
-        """Every mutating call, as a fault addresses it: the pattern, and which of its calls (from 1)."""
+        """Every call that writes, as a fault addresses it: the pattern, and which of its calls (from 1)."""
         found = []
         for pattern in MUTATING.values():
-            count = sum(1 for call in self.log if is_mutating(call) and _matches(call, pattern))
+            count = sum(1 for call in self.log if _matches(call, pattern))
             found += [(pattern, nth) for nth in range(1, count + 1)]
         return found
 

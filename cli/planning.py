@@ -1,0 +1,38 @@
+"""Making a plan against an open target: observed, judged by the API server, and held against what we may do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from cli.wiring import Failures, Opened
+from engine.dryrun import rehearse
+from engine.lease import NAMESPACE
+from engine.observe import observe_for_plan
+from engine.permissions import missing, user
+from plans.desired import Desired
+from plans.document import Plan
+from plans.permissions import of_own, of_plan, sentences
+from plans.planner import make_plan
+from plans.rehearsal import findings
+
+
+def plan_for(
+    opened: Opened, desired: Desired, *, accepted: Collection[str] = (), only: Collection[str] = ()
+) -> Plan:
+    """The plan that makes the target as desired, with what its API server has against it. Changes nothing."""
+    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
+    plan = make_plan(desired, facts, opened.target, accepted=accepted, only=only)
+    answers = rehearse(opened.hands, Failures(), plan)
+    if not answers:
+        return plan
+    return make_plan(desired, facts, opened.target, accepted=accepted, only=only, refused=findings(answers))
+
+
+def lacks(opened: Opened, plan: Plan, *, copy: bool) -> list[str]:
+    """One sentence for each permission that a run of the plan needs and we don't have."""
+    if plan.is_empty:
+        return []
+    cluster = opened.world.cluster
+    needed = of_plan(plan) | of_own(lease=True, copy=copy, namespace=NAMESPACE)
+    found = missing(cluster, needed)
+    return sentences(found, user(cluster)) if found else []
