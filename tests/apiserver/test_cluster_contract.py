@@ -29,6 +29,8 @@ from providers.ports import (
 
 from .conftest import NMSTATE, Side
 
+pytestmark = pytest.mark.apiserver
+
 POD: Body = {"spec": {"nodeName": "worker-01", "containers": [{"name": "main", "image": "none"}]}}
 
 

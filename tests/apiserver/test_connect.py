@@ -14,6 +14,8 @@ from providers.kubernetes import ConnectError, connect
 
 from .server import ApiServer
 
+pytestmark = pytest.mark.apiserver
+
 NAMESPACES = {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}
 
 

@@ -35,6 +35,8 @@ from .conftest import NMSTATE, Side
 from .proxy import Proxy
 from .server import ApiServer
 
+pytestmark = pytest.mark.apiserver
+
 POLICIES = "nodenetworkconfigurationpolicies"
 EVERYTHING = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
 

@@ -10,7 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from .server import ROOT, ApiServer
+
+pytestmark = pytest.mark.apiserver
 
 RUN = """
 import sys
