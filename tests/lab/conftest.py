@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.apiserver.server import CannotRun, binaries
+
 from . import daemons, kit
 from .lab import Lab
 from .netns import LabError
@@ -32,6 +34,15 @@ def needs_nmstate(needs_daemons: None) -> None:
         kit.built()
     except LabError as exc:
         pytest.skip(f"no lab nodes with nmstate: {exc}")
+
+
+@pytest.fixture(scope="session")
+def needs_api_server() -> None:
+    """Skips where no API server can be built, saying why."""
+    try:
+        binaries()
+    except CannotRun as exc:
+        pytest.skip(f"no API server: {exc}")
 
 
 @pytest.fixture(scope="session")

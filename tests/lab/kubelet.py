@@ -104,11 +104,11 @@ class Kubelet:
             return
         kept = [each for each in body.get("status", {}).get("conditions", []) if each["type"] != "Ready"]
         conditions = [*kept, {"type": "Ready", "status": "True"}]
-        self._patch(ref, {"status": {"phase": "Running", "conditions": conditions}})
+        self._patch(ref, {"status": {"phase": "Running", "conditions": conditions}}, "status")
 
-    def _patch(self, ref: Ref, patch: Mapping[str, Any]) -> None:
+    def _patch(self, ref: Ref, patch: Mapping[str, Any], subresource: str = "") -> None:
         try:
-            self.cluster.write(MergePatch(ref, patch))
+            self.cluster.write(MergePatch(ref, patch, subresource=subresource))
         except (Conflict, NotFound):
             # Deleted or changed under us; the next pass sees what is there now.
             return

@@ -24,16 +24,18 @@ from typing import Any
 
 import yaml
 
+from providers.kubernetes import KubernetesCluster, connect
 from providers.node.local import LocalShell
 from providers.ovsdb.client import UnixOvsdb
 from providers.ports import Clock, Cluster, NodeShell, Ovsdb, Ref, Unreachable
 from providers.twin import init_world, open_world
-from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec
+from providers.twin.spec import CONTROLLERS, BridgeSpec, NodeSpec, PortSpec
 
 from . import daemons, documents, inventory, managed
 from .inventory import Nic, Pod
 from .kit import Kit, kit_of
 from .netns import LabError, add_all, await_true, delete_all, inside, ip, present, run
+from .objects import copy_objects
 from .ping import Ping
 from .snapshot import normalise
 from .spec import Spec, access_vlan, has_uplink, is_manager_made, load, subnet
@@ -41,7 +43,9 @@ from .wiring import GATEWAY_PORT, Place, Wiring, gateway, gateway_mac, rarp, sen
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SWITCH = "br-sw"
-_SIMULATED = {"vswitchd": False, "ovn-controller": False, "kubelet": False, "forwarding": False}
+_KEPT = ("scheduler", "kubevirt", "ovn-kubernetes")
+"""The twin's controllers that a lab has a use for; the others it has for real, or begins them itself."""
+
 _STARTING, _ANNOUNCING = 15.0, 16.0
 _TEST_ETHERTYPE = 0x88B5
 _NODE_BRIDGE = "br-ex"
@@ -82,19 +86,25 @@ class Lab:
         self.spec: Spec = load(self.place.spec)
         self.wiring = Wiring(self.place, self.spec)
         self.twin = open_world(self.place.world, wall_clock=True)
-        self.world = LabWorld(self.twin.cluster, self.twin.clock, self.place, self.enter)
+        self._kubernetes = _connected(self.place)
+        self.world = LabWorld(self._kubernetes or self.twin.cluster, self.twin.clock, self.place, self.enter)
         self.kit: Kit = kit_of(self.spec.ovn, managed=any(map(self.spec.managed, self.spec.nodes)))
 
     @classmethod
-    def up(cls, document: Mapping[str, Any], folder: Path) -> Lab:
+    def up(cls, document: Mapping[str, Any], folder: Path, kubeconfig: Path | None = None) -> Lab:
         """Build the lab of a World document in `folder`, which must be empty or absent.
 
-        Returns when every guest that has a way out reaches its gateway.
+        Returns when every guest that has a way out reaches its gateway. With a `kubeconfig`, its Kubernetes API is
+        the lab's in place of the twin's, and is given the World's objects but for the nodes.
         """
         place = Place.of(folder)
         _claim(place, document)
+        if kubeconfig is not None:
+            place.kubeconfig.write_text(kubeconfig.read_text())
         try:
             lab = cls(folder)
+            if lab._kubernetes is not None:
+                copy_objects(lab.twin.edit().cluster, lab._kubernetes, without=("Node",))
             lab._build()
         except BaseException:
             take_down(folder)
@@ -110,10 +120,16 @@ class Lab:
 
     def down(self) -> None:
         """End everything of this lab's and delete its folder."""
+        self.close()
+        take_down(self.place.folder)
+
+    def close(self) -> None:
+        """Let go of a lab that goes on."""
         self.wiring.close()
         self.world.close()
         self.twin.close()
-        take_down(self.place.folder)
+        if self._kubernetes is not None:
+            self._kubernetes.close()
 
     def __enter__(self) -> Lab:
         return self
@@ -123,8 +139,8 @@ class Lab:
 
     @property
     def cluster(self) -> Cluster:
-        """The twin's Kubernetes API as somebody else: its calls meet no faults, and the log tells them apart."""
-        return self.twin.edit().cluster
+        """The Kubernetes API as somebody else: a twin's calls meet no faults then, and its log tells them apart."""
+        return self._kubernetes or self.twin.edit().cluster
 
     def enter(self, node: str) -> tuple[str, ...]:
         """The command that leads into the node, where the kit's programs are found first."""
@@ -361,7 +377,9 @@ class Lab:
                 word + missing if word == self.place.namespace(node) else word for word in self.enter(node)
             ]
             ways[node] = {"exec": prefix, "rundir": f"{self.place.rundir(node)}{missing}"}
-        return {"cluster": {"twin": self.place.world.name}, "nodes": {"via": "local", "local": ways}}
+        real = {"context": "admin", "kubeconfig": str(self.place.kubeconfig)}
+        cluster = {"twin": self.place.world.name} if self._kubernetes is None else real
+        return {"cluster": cluster, "nodes": {"via": "local", "local": ways}}
 
     def _pods(self) -> dict[str, Pod]:
         return inventory.pods(
@@ -460,8 +478,15 @@ def _claim(place: Place, document: Mapping[str, Any]) -> None:
     place.folder.mkdir(parents=True, exist_ok=True)
     place.spec.write_text(yaml.safe_dump(document, sort_keys=False))
     spec = dict(document["spec"])
-    spec["controllers"] = {**spec.get("controllers", {}), **_SIMULATED}
+    given = {name: state for name, state in spec.get("controllers", {}).items() if name in _KEPT}
+    spec["controllers"] = {**dict.fromkeys(set(CONTROLLERS) - set(_KEPT), False), **given}
     init_world({**document, "spec": spec}, place.world)
+
+
+def _connected(place: Place) -> KubernetesCluster | None:
+    if not place.kubeconfig.exists():
+        return None
+    return connect("admin", str(place.kubeconfig))[0]
 
 
 def _start_kubelet(place: Place) -> None:

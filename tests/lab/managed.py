@@ -16,7 +16,7 @@ from typing import Any
 from .kit import Kit
 from .netns import LabError, await_true, run
 
-_APPLYING = 90.0
+_APPLYING = 300.0
 _STARTING = 20.0
 
 # Read-only /sys: NetworkManager then does without udev, and takes veths for the NICs that they stand for.

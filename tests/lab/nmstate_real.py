@@ -20,9 +20,9 @@ from .lab import Lab
 from .netns import await_true, ip
 from .nmstate_cases import Case, Outcome, cases_on, world
 from .nmstate_steps import carry_out
-from .timeline import Timeline, watch
+from .timeline import Timeline, Watch
 
-_AT_ONCE = 8
+_AT_ONCE = 4
 _PING_EVERY = 0.01
 _BACK_WITHIN = 2.0
 
@@ -45,9 +45,16 @@ class _RealSite:
 
     def leave(self) -> None:
         ask_to_migrate(self._lab, self._case.vm)
-        gone = f"{self._case.vm} is elsewhere"
-        await_true(lambda: self._lab.node_of(self._case.vm) != self._case.node, gone, within=30, every=0.05)
-        self._lab.await_reachable(self._case.vm)
+        self._await_home(lambda home: home != self._case.node)
+
+    def come_back(self) -> None:
+        ask_to_migrate(self._lab, self._case.vm, {"kubernetes.io/hostname": self._case.node})
+        self._await_home(lambda home: home == self._case.node)
+
+    def _await_home(self, right: Callable[[str], bool]) -> None:
+        vm = self._case.vm
+        await_true(lambda: right(self._lab.node_of(vm)), f"{vm} has moved", within=60, every=0.05)
+        self._lab.await_reachable(vm)
 
     def command(self, argv: Sequence[str]) -> int:
         return self._lab.world.shell(self._case.node).run(argv, timeout=10).rc
@@ -55,17 +62,16 @@ class _RealSite:
     def until(self, condition: Callable[[], bool], within: float) -> bool:
         end = time.monotonic() + within
         while not (true := condition()) and time.monotonic() < end:
-            time.sleep(0.01)
+            time.sleep(0.02)
         return true
 
     def observed(self, act: Callable[[], None]) -> tuple[Timeline, float, bool]:
-        with (
-            watch(self._rundir / "db.sock") as timeline,
-            self._lab.ping(self._case.vm, every=_PING_EVERY) as probe,
-        ):
+        database, vm = self._rundir / "db.sock", self._case.vm
+        with Watch(database) as watch, self._lab.ping(vm, every=_PING_EVERY) as probe:
             act()
             tally = probe.stop()
-            reached = self._lab.reachable(self._case.vm, within=_BACK_WITHIN)
+            reached = self._lab.reachable(vm, within=_BACK_WITHIN)
+            timeline = watch.stop()
         return timeline, tally.lost_ms, reached
 
 
@@ -92,9 +98,7 @@ def _carry_out(folder: Path, case: Case) -> Outcome:
     try:
         return carry_out(_RealSite(lab, case), case)
     finally:
-        lab.wiring.close()
-        lab.world.close()
-        lab.twin.close()
+        lab.close()
 
 
 def _result(result: Callable[[], Outcome], error: BaseException | None) -> Outcome | Exception:

@@ -12,10 +12,7 @@ from typing import Any, Protocol
 
 from .documents import Document
 from .nmstate_cases import (
-    DARK,
-    LOCALNET,
-    NOTICED,
-    UNNOTICED,
+    LOST_MS,
     AddBridge,
     Apply,
     AwaitPatch,
@@ -29,9 +26,11 @@ from .nmstate_cases import (
     Stay,
     Step,
 )
-from .timeline import WATCHED, Tables, Timeline, picture
+from .timeline import PATCH, WATCHED, Tables, Timeline, picture
+from .worlds import LOCALNET
 
 _WITHIN, _STAYING = 12.0, 3.0
+_ATTEMPTS = 4
 _ERROR = re.compile(r"NmstateError: (\w+)")
 _ROOT = "Open_vSwitch"
 _MAPPINGS = "ovn-bridge-mappings"
@@ -51,6 +50,10 @@ class Site(Protocol):
 
     def leave(self) -> None:
         """Live-migrate the VM to another node, and return when it is there."""
+        ...
+
+    def come_back(self) -> None:
+        """The other way round."""
         ...
 
     def command(self, argv: Sequence[str]) -> int: ...
@@ -78,7 +81,7 @@ def carry_out(site: Site, case: Case) -> Outcome:
                 answers.append(answer)
 
     timeline, lost_ms, reached = site.observed(act)
-    return Outcome(tuple(answers), tuple(timeline.lines), reached, _in_words(lost_ms))
+    return Outcome(tuple(answers), tuple(timeline.lines), reached, _in_words(lost_ms, case.outcome.lost))
 
 
 def tables(transact: Callable[..., list[Any]]) -> Tables:
@@ -95,10 +98,9 @@ def tables(transact: Callable[..., list[Any]]) -> Tables:
     }
 
 
-def _in_words(lost_ms: float) -> str:
-    if lost_ms < 150:
-        return UNNOTICED
-    return NOTICED if lost_ms < 8000 else DARK
+def _in_words(lost_ms: float, expected: str) -> str:
+    least, less_than = LOST_MS[expected]
+    return expected if least <= lost_ms < less_than else f"{lost_ms} ms"
 
 
 def _do(site: Site, step: Step) -> str | None:
@@ -124,13 +126,20 @@ def _do(site: Site, step: Step) -> str | None:
             site.lose_nic(nic)
         case Leave():
             site.leave()
+            # OVN may compute anew by itself just then.
+            for _ in range(_ATTEMPTS):
+                if _patch(site) is not None:
+                    break
+                site.come_back()
+                site.until(lambda: _patch(site) is not None, _WITHIN)
+                site.leave()
         case Recompute():
             assert site.command(_RECOMPUTE) == 0
     return None
 
 
 def _patch(site: Site) -> str | None:
-    return picture(tables(site.transact)).get("OVN's patch port")
+    return picture(tables(site.transact)).get(PATCH)
 
 
 def _select(site: Site, table: str, *condition: Any) -> list[dict[str, Any]]:

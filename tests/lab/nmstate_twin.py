@@ -67,10 +67,22 @@ class _TwinSite:
         self.until(lambda: False, 1.0)
 
     def leave(self) -> None:
+        self._move({})
+        assert self._home() != self._case.node
+
+    def come_back(self) -> None:
+        self._move({"kubernetes.io/hostname": self._case.node})
+        assert self._home() == self._case.node
+
+    def _move(self, selector: Mapping[str, str]) -> None:
         namespace, name = self._case.vm.split("/")
-        ref = Ref("kubevirt.io/v1", "VirtualMachineInstanceMigration", f"{name}-leaves", namespace)
-        self._others.cluster.write(Create(ref, {"spec": {"vmiName": name}}))
-        assert self.until(lambda: self._home() != self._case.node, 30)
+        migration = f"{name}-{next(self._numbers)}"
+        ref = Ref("kubevirt.io/v1", "VirtualMachineInstanceMigration", migration, namespace)
+        before = self._home()
+        self._others.cluster.write(
+            Create(ref, {"spec": {"vmiName": name, "addedNodeSelector": dict(selector)}})
+        )
+        self.until(lambda: self._home() != before, 30)
         self.until(lambda: False, 1.0)
 
     def command(self, argv: Sequence[str]) -> int:

@@ -51,7 +51,7 @@ class Spec:
 
     def managed(self, node: str) -> bool:
         """Whether the node's network belongs to NetworkManager, and nmstate is there."""
-        return bool(getattr(self.nodes[node], "nmstate", ""))
+        return self.nodes[node].nmstate is not None
 
     def node_vlans(self) -> tuple[int, ...]:
         """The VLANs that a NIC named after one (`bond0.100`) leads to: the nodes' own traffic."""
@@ -98,7 +98,7 @@ def has_uplink(node: NodeSpec, localnet: str) -> bool:
 
 def is_manager_made(bridge: BridgeSpec) -> bool:
     """Whether NetworkManager made the bridge, and not `ovs-vsctl`."""
-    return bool(getattr(bridge, "managed", False))
+    return bridge.managed
 
 
 def _uplinks(bridge: BridgeSpec) -> Iterator[str]:

@@ -7,12 +7,15 @@ same in different words give the same lines.
 from __future__ import annotations
 
 import json
-import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .netns import LabError
+
+_PROGRAM = Path(__file__).with_name("follow.py")
 
 Tables = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Rows by table and UUID."""
@@ -25,6 +28,7 @@ WATCHED = {
 }
 _NEVER_TOLD = ("br-int",)
 _GONE = "gone"
+PATCH = "OVN's patch port"
 
 
 def picture(tables: Tables) -> dict[str, str]:
@@ -33,8 +37,12 @@ def picture(tables: Tables) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """What differs between two pictures, sorted."""
-    keys = sorted(before.keys() | after.keys())
+    """What differs between two pictures: what OVN lost, then what others did, then what OVN made of it."""
+
+    def rank(key: str) -> tuple[int, str]:
+        return (0 if key not in after else 2) if key == PATCH else 1, key
+
+    keys = sorted(before.keys() | after.keys(), key=rank)
     return [f"{key}: {after.get(key, _GONE)}" for key in keys if before.get(key) != after.get(key)]
 
 
@@ -66,7 +74,7 @@ def _port(port: Mapping[str, Any], bridge: str, tables: Tables) -> dict[str, str
     name = str(port["name"])
     if name.startswith("patch-") and name.endswith("-to-br-int"):
         # The node's own, through br-ex, is nobody's concern here.
-        return {} if "br-ex_" in name else {"OVN's patch port": bridge}
+        return {} if "br-ex_" in name else {PATCH: bridge}
     links = [row for uuid in _references(port["interfaces"]) if (row := tables["Interface"].get(uuid))]
     invented = sorted(
         str(row["name"]) for row in links if row["type"] == "internal" and row["name"] != bridge
@@ -103,35 +111,40 @@ class Timeline:
         self.now = after
 
 
-@contextmanager
-def watch(db_socket: Path) -> Iterator[Timeline]:
-    """The timeline of a real node, kept up by a thread with a monitor on its database until the block ends."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(db_socket))
-        messages = _messages(connection)
-        tables: dict[str, dict[str, Any]] = {}
+class Watch:
+    """The timeline of a real node, from now until `stop`; a process of its own follows its database."""
+
+    def __init__(self, db_socket: Path) -> None:
         columns = {table: {"columns": list(names)} for table, names in WATCHED.items()}
-        _send(connection, {"method": "monitor", "params": ["Open_vSwitch", None, columns], "id": 1})
-        _update(tables, next(message for message in messages if message.get("id") == 1)["result"])
+        argv = ("nice", "-n", "-5", sys.executable, "-I", str(_PROGRAM), str(db_socket), json.dumps(columns))
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "started\n":
+            raise LabError(f"no watch: {self._process.communicate()[1].strip()}")
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def stop(self) -> Timeline:
+        """End watching; what was seen."""
+        out, err = self._process.communicate(timeout=30)
+        if self._process.returncode:
+            raise LabError(f"the watch failed: {err.strip()}")
+        first, *updates = json.loads(out)
+        tables: dict[str, dict[str, Any]] = {}
+        _update(tables, first)
         timeline = Timeline(tables)
-        thread = threading.Thread(target=_follow, args=(connection, messages, tables, timeline))
-        thread.start()
-        try:
-            yield timeline
-        finally:
-            connection.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def _follow(
-    connection: socket.socket, messages: Iterator[Any], tables: dict[str, dict[str, Any]], timeline: Timeline
-) -> None:
-    for message in messages:
-        if message.get("method") == "echo":
-            _send(connection, {"result": message["params"], "error": None, "id": message["id"]})
-        elif message.get("method") == "update":
-            _update(tables, message["params"][1])
+        for update in updates:
+            _update(tables, update)
             timeline.see(tables)
+        return timeline
 
 
 def _update(tables: dict[str, dict[str, Any]], updates: Mapping[str, Mapping[str, Any]]) -> None:
@@ -142,21 +155,3 @@ def _update(tables: dict[str, dict[str, Any]], updates: Mapping[str, Mapping[str
                 known[uuid] = {**known.get(uuid, {}), **change["new"]}
             else:
                 known.pop(uuid, None)
-
-
-def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
-    connection.sendall(json.dumps(message).encode())
-
-
-def _messages(connection: socket.socket) -> Iterator[Any]:
-    """Until the connection is shut down."""
-    decoder, text = json.JSONDecoder(), ""
-    while data := connection.recv(1 << 18):
-        text += data.decode()
-        while text:
-            try:
-                message, end = decoder.raw_decode(text)
-            except json.JSONDecodeError:
-                break
-            yield message
-            text = text[end:].lstrip()

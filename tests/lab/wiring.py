@@ -75,6 +75,11 @@ class Place:
     def spec(self) -> Path:
         return self.folder / "world.yaml"
 
+    @property
+    def kubeconfig(self) -> Path:
+        """Leads to the Kubernetes API, where that is not the twin's."""
+        return self.folder / "kubeconfig"
+
 
 @dataclass
 class Wiring:
