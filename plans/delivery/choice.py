@@ -17,6 +17,8 @@ from plans.nmstate.ownership import made_by_network_manager
 
 def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
     """By which means a change of a node is made, and why."""
+    if change.traffic and change.traffic.source == change.traffic.bridge:
+        return Choice("ovsdb", "only OVN's patch ports are mended, which are nobody's but OVN's")
     asked = _asked(change, desired)
     owned = made_by_network_manager(facts, change.node, change.bridge)
     served = facts.get("cluster/nmstate")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
+from plans.desired import VMNetwork
 from plans.document import Finding
 from plans.facts import Facts, Known
 from plans.hazards import Scene
-from plans.kinds.policy import document_of
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
 from plans.selection import applies_to, selected_nodes
@@ -23,7 +23,9 @@ def contradictions(scene: Scene) -> list[Finding]:
     """
     found = []
     going = _replaced(scene)
-    ours = {policies.shared_name(n) for n in scene.desired.networks}
+    ours = {
+        name for n in scene.desired.networks for name in (policies.shared_name(n), policies.mapping_name(n))
+    }
     labels = {
         node: scene.facts.value(f"node/{node}/labels", {}) for node in scene.facts.value("cluster/nodes", [])
     }
@@ -33,15 +35,15 @@ def contradictions(scene: Scene) -> list[Finding]:
         if name not in going and (have := scene.facts.value(f"policy/{name}"))
     }
     for network in scene.desired.networks:
-        wanted = document_of(network)
+        wanted = policies.final_document(network)
         own = {policies.node_name(network, node) for node in selected_nodes(network, scene.facts)}
         for name, have in there.items():
             if name in ours or name in own:
                 continue
             reasons = documents.contradictions(wanted, have["document"])
             for node, carried in labels.items() if reasons else ():
-                if _matches(have["selector"], carried) and applies_to(network, node, scene.facts):
-                    found.append(_against_network(network.name, name, node, reasons))
+                if applies_to(network, node, scene.facts) and _will_match(network, have["selector"], carried):
+                    found.append(_against_network(network, name, node, reasons))
     for (one, first), (other, second) in combinations(there.items(), 2):
         reasons = documents.contradictions(first["document"], second["document"])
         for node, carried in labels.items() if reasons else ():
@@ -56,6 +58,7 @@ def _replaced(scene: Scene) -> set[str]:
         name
         for network in scene.desired.networks
         for name in (network.spec.replaces.policies if network.spec.replaces else ())
+        if not policies.is_labelled(network)
         if not (scene.facts.value(f"policy/{name}") or {}).get("owner")
     }
 
@@ -64,12 +67,26 @@ def _matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def _against_network(localnet: str, name: str, node: str, reasons: list[str]) -> Finding:
+def _will_match(network: VMNetwork, selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether a policy matches a node at any moment of its migration: with labels, the node's label changes on its way."""
+    label = network.spec.delivery.label if network.spec.delivery else None
+    if not policies.is_labelled(network) or label is None:
+        return _matches(selector, labels)
+    return any(_matches(selector, {**labels, label: value}) for value in (policies.MAPPED, policies.DONE))
+
+
+def _against_network(network: VMNetwork, name: str, node: str, reasons: list[str]) -> Finding:
+    label = network.spec.delivery.label if network.spec.delivery else None
+    way_out = (
+        f'narrow its nodeSelector to the nodes that are not begun ({label}: "false"), or use the strategy per-node'
+        if label
+        else f"let this plan take it away: spec.replaces.policies: [{name}] of VMNetwork {network.name}"
+    )
     return Finding(
-        "H04", "block", node, (f"policy/{name}", f"vmnetwork/{localnet}"),
-        f"policy {name} matches {node} and says otherwise than VMNetwork {localnet} ({'; '.join(reasons)}): the next label "
+        "H04", "block", node, (f"policy/{name}", f"vmnetwork/{network.name}"),
+        f"policy {name} matches {node} and says otherwise than VMNetwork {network.name} ({'; '.join(reasons)}): the next label "
         "change or handler restart would bring its own state back",
-        f"let this plan take it away: spec.replaces.policies: [{name}] of VMNetwork {localnet}",
+        way_out,
     )  # fmt: skip
 
 
@@ -134,11 +151,11 @@ def kept_by_others(scene: Scene) -> list[Finding]:
     for network in scene.desired.networks:
         name = policies.shared_name(network)
         have: Mapping[str, Any] = scene.facts.value(f"policy/{name}") or {}
-        if have.get("owner") and not documents.same(have["document"], document_of(network)):
+        if have.get("owner") and not documents.same(have["document"], policies.final_document(network)):
             found.append(
                 Finding("H50", "block", "", (f"policy/{name}",),
                         f"policy {name} is kept by {have['owner']}, which reverts what is changed here",
-                        f"change it there to: {documents.in_words(document_of(network))}")
+                        f"change it there to: {documents.in_words(policies.final_document(network))}")
             )  # fmt: skip
     return found
 

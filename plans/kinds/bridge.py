@@ -139,9 +139,10 @@ def nncp(change: Change, context: Context) -> Action:
     network = next(n for n in context.desired.networks if n.name in change.localnets)
     args = {
         **made.args,
-        "policy": policies.node_name(network, node),
-        "hostname": context.facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME, node),
-        "document": documents.without_bridge(bridge),
+        **policies.way(network, node, context.facts, "done"),
+        "document": policies.final_document(network)
+        if policies.is_labelled(network)
+        else documents.without_bridge(bridge),
     }
     row = context.facts.value(f"node/{node}/ovs")["bridges"][bridge]
     uplinks = ", ".join(change.data["uplinks"]) or "no uplink"
@@ -150,7 +151,7 @@ def nncp(change: Change, context: Context) -> Action:
         routine="policy-remove-bridge@1",
         title=f"remove bridge {bridge}, by a policy",
         args=args,
-        reads=(*made.reads, "policies"),
+        reads=(*made.reads, "policies", "nodes"),
         undo=(),
         no_undo=f"NetworkManager's profiles of {bridge} ({uplinks}; {len(row['ports'])} ports) are gone; a policy that declares it makes it anew",
         deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
@@ -245,15 +246,15 @@ def _take_away(args: Mapping[str, Any], view: ovs.View, names: Sequence[str]) ->
 
 
 def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (policies.delete_op("withdraw", args["policy"], facts, (args["node"],)),)
+    return (policies.retract_op("withdraw", args, facts),)
 
 
 def _rescue_removal(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: no policy is left trying, each attempt of which would cut the node's VMs again."""
     node, name = args["node"], args["policy"]
-    if policies.exists(facts, name) and policies.state(facts, node, name) not in ("available", "unknown"):
+    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
         if done.attempts.get("withdraw", 0) >= REMOVALS:
-            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
+            return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
         return Perform(_withdraw(args, facts))
     return Finished()
 
@@ -267,13 +268,15 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
         return view
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    wanted = policies.body(name, {policies.HOSTNAME: args["hostname"]}, args["document"])
     state = policies.state(facts, node, name)
-    if policies.is_applied(facts, wanted):
+    if policies.in_force(args, facts):
         if state in policies.OVER[1:]:
             return Stop(policies.failure(facts, node, name))
         if state == "available" and bridge in view["bridges"]:
             return Stop(f"policy {name} is Available on {node}, and bridge {bridge} is still there (H41)")
+        again = policies.await_others("others", args, facts) if "others" not in done.outcomes else None
+        if state == "available" and again is not None:
+            return Perform((again,))
         if state == "available":
             return Finished(f"{bridge} is gone")
         if "enacted" in done.outcomes and done.attempts.get("policy", 1) <= done.attempts.get("enacted", 0):
@@ -281,13 +284,8 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
         return Perform((_await_removal(args, view),))
     if bridge in view["bridges"] and (blocked := _not_yet(args, facts, view, done)) is not None:
         return blocked
-    editable = facts.get(f"policy/{name}/editable")
-    if isinstance(editable, Known) and not editable.value:
-        if "editable" in done.outcomes:
-            return Stop(
-                f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
-            )
-        return Perform((policies.await_editable("editable", name),))
+    if (wait := policies.not_editable(args, facts, done)) is not None:
+        return wait
     if "before" not in done.outcomes:
         return Perform(
             (Record(label="before", title=f"record the switch of {node}", views=(f"ovs:{node}",)),)
@@ -297,7 +295,7 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
             f"policy {name} was changed {REMOVALS} times after it was applied: somebody else edits it",
             moved=True,
         )
-    return Perform((policies.write_op("policy", wanted, facts), _await_removal(args, view)))
+    return Perform((policies.enforce_op("policy", args, facts), _await_removal(args, view)))
 
 
 def _await_removal(args: Mapping[str, Any], view: ovs.View) -> Wait:

@@ -24,6 +24,7 @@ from plans.desired import Desired, VMNetwork
 from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Unknown, show
 from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
 from plans.nmstate import documents, policies
+from plans.nmstate.ownership import made_by_network_manager
 from plans.ops import AnyOp, Record, Run, Transact, Wait
 from plans.readings.node import LISTEN
 from plans.selection import applies_to
@@ -162,8 +163,7 @@ def nncp(change: Change, context: Context) -> Action:
     network = next(n for n in context.desired.networks if n.name == localnet)
     args = {
         **made.args,
-        "policy": policies.node_name(network, node),
-        "hostname": context.facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME, node),
+        **policies.way(network, node, context.facts, _step(network, node, context.facts)),
         "document": documents.mapped(localnet, change.data["bridge"]),
         "cold": context.shape == "cold",
     }
@@ -174,10 +174,19 @@ def nncp(change: Change, context: Context) -> Action:
         if made.title.endswith(")")
         else f"{made.title}, by a policy",
         args=args,
-        reads=(*made.reads, "policies"),
-        undo=tuple(_undo_by_policy(made.undo, args)),
+        reads=(*made.reads, "policies", "nodes"),
+        undo=() if args.get("label") else tuple(_undo_by_policy(made.undo, args)),
+        no_undo=f"label {node} as it was: the policies that select the old value bring it back"
+        if args.get("label")
+        else made.no_undo,
         deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
     )
+
+
+def _step(network: VMNetwork, node: str, facts: Facts) -> str:
+    """`mapped` when a bridge of NetworkManager's has to go afterwards, else `done`: there is one step only."""
+    old = network.replaced_bridge
+    return "mapped" if old and made_by_network_manager(facts, node, old) else "done"
 
 
 def _undo_by_policy(undo: Sequence[Invocation], args: Mapping[str, Any]) -> Iterator[Invocation]:
@@ -489,10 +498,6 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     return Perform((_take_down(args, view, lsps, text, transactions.swap_mapping(view, text)),))
 
 
-def _by_policy(args: Mapping[str, Any]) -> dict[str, Any]:
-    return policies.body(args["policy"], {policies.HOSTNAME: args["hostname"]}, args["document"])
-
-
 def _policy_contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """What follows a policy where OVN or vswitchd do not do their part, besides what a remap by OVSDB may call for."""
     node, to = args["node"], args["bridge"]
@@ -531,8 +536,8 @@ def _policy_contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ..
 
 def _policy_rescue_ops(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """What a failure may call for: the policy taken back, and the mapping put where there is an uplink."""
-    node, view = args["node"], facts.value(f"node/{args['node']}/ovs")
-    ops: list[AnyOp] = [policies.delete_op("withdraw", args["policy"], facts, (node,))]
+    view = facts.value(f"node/{args['node']}/ovs")
+    ops: list[AnyOp] = [policies.retract_op("withdraw", args, facts)]
     for bridge in (args["bridge"], args["from"]):
         if bridge and ovs.live_uplinks(view, bridge):
             other = args["from"] if bridge == args["bridge"] else args["bridge"]
@@ -569,10 +574,10 @@ def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if isinstance(fact, Unknown):
         return Stop(f"cannot tell where {localnet} is mapped on {node} now: {fact.why}", unsure=True)
     view: ovs.View = facts.value(f"node/{node}/ovs")
-    if policies.exists(facts, name) and policies.state(facts, node, name) not in ("available", "unknown"):
+    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
         if done.attempts.get("withdraw", 0) >= TAKE_DOWNS:
-            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
-        return Perform((policies.delete_op("withdraw", name, facts, (node,)),))
+            return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
+        return Perform((policies.retract_op("withdraw", args, facts),))
     if (
         policies.state(facts, node, name) not in ("waiting", "available", "unknown")
         and "withdrawn" not in done.outcomes
@@ -622,11 +627,10 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"{node} still runs {', '.join(left)}, which use {args['localnet']}: a cold remap would cut them",
             moved=True,
         )
-    if (wait := _ovn_settle(args, facts, done)) is not None:
-        return wait
-    wanted = _by_policy(args)
-    if not policies.is_applied(facts, wanted):
-        return _write_policy(args, wanted, facts, view, done)
+    if (settle := _ovn_settle(args, facts, done)) is not None:
+        return settle
+    if not policies.in_force(args, facts):
+        return _write_policy(args, facts, view, done)
     mapped = ovs.parse_mappings(view["mapping"]).get(args["localnet"])
     state = policies.state(facts, node, name)
     if mapped != (to or None):
@@ -649,21 +653,16 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         if "enacted" in done.outcomes:
             return Stop(policies.failure(facts, node, name))
         return Perform((policies.await_enactment("enacted", node, name),))
+    if "others" not in done.outcomes and (wait := policies.await_others("others", args, facts)) is not None:
+        return Perform((wait,))
     return upcoming
 
 
-def _write_policy(
-    args: Mapping[str, Any], wanted: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done
-) -> Next:
+def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done) -> Next:
     """The before-image, then the policy and the wait for the mapping: what follows a changed mapping can't wait."""
     name = args["policy"]
-    editable = facts.get(f"policy/{name}/editable")
-    if isinstance(editable, Known) and not editable.value:
-        if "editable" in done.outcomes:
-            return Stop(
-                f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
-            )
-        return Perform((policies.await_editable("editable", name),))
+    if (wait := policies.not_editable(args, facts, done)) is not None:
+        return wait
     if "before" not in done.outcomes:
         return Perform((_before(args, view, {}),))
     if done.attempts.get("policy", 0) >= MOVES:
@@ -671,7 +670,7 @@ def _write_policy(
             f"policy {name} was changed {MOVES} times after it was applied: somebody else edits it",
             moved=True,
         )
-    burst: list[AnyOp] = [policies.write_op("policy", wanted, facts)]
+    burst: list[AnyOp] = [policies.enforce_op("policy", args, facts)]
     if ovs.parse_mappings(view["mapping"]).get(args["localnet"]) != (args["bridge"] or None):
         burst.append(_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE))
     return Perform(tuple(burst), unbroken=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
-from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Same, Survey
+from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase, Same, Survey
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
@@ -36,11 +36,71 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     """What becomes of each policy that the networks name or need."""
     outcomes: list[Outcome] = []
     for name, networks in _replaced(desired).items():
-        outcomes.append(_diff_replaced(name, networks, facts))
+        last = any(policies.is_labelled(n) for n in desired.networks if n.name in networks)
+        outcomes.append(_diff_replaced(name, networks, facts, "epilogue" if last else "prologue"))
     for network in desired.networks:
-        if (outcome := _diff_shared(network, facts, survey)) is not None:
+        if policies.is_labelled(network):
+            outcomes += _diff_labelled(network, facts, survey)
+        elif (outcome := _diff_shared(network, facts, survey)) is not None:
             outcomes.append(outcome)
     return outcomes
+
+
+def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Outcome]:
+    """With labels two policies are there beforehand: each node is led from the one to the other by its label."""
+    delivery = network.spec.delivery
+    if delivery is None or delivery.label is None or not isinstance(facts.get("cluster/nmstate"), Known):
+        return []
+    final = _prepared(
+        network,
+        policies.shared_name(network),
+        {delivery.label: policies.DONE},
+        policies.final_document(network),
+        facts,
+    )
+    step = policies.mapping_name(network)
+    coming = [
+        c for c in survey.changes if network.name in c.localnets and survey.choices[c.address].by == "nncp"
+    ]
+    if not coming and not policies.exists(facts, step):
+        return [final]
+    mapped = documents.mapped(network.name, network.spec.bridge)
+    way = (
+        _prepared(network, step, {delivery.label: policies.MAPPED}, mapped, facts)
+        if coming
+        else Same(address(step), "")
+    )
+    dropped = Change(
+        address=address(step), kind="policy", node="", verb="-", before="selects no node any more", after="absent",
+        why="it was for nodes on their way only", data={"policy": step, "do": "withdraw"}, localnets=(network.name,), phase="epilogue",
+    )  # fmt: skip
+    return [final, way, dropped]
+
+
+def _prepared(
+    network: VMNetwork, name: str, selector: Mapping[str, str], document: Mapping[str, Any], facts: Facts
+) -> Outcome:
+    """A policy that is to be there before the first node, selecting a label's value that no node has yet."""
+    where = address(name)
+    if isinstance(fact := facts.get(where), Unknown):
+        return Blocked(where, "", (fact.why,))
+    have = facts.value(where)
+    if have and have["selector"] == selector and documents.same(have["document"], document):
+        return Same(where, "")
+    if have and have["owner"]:
+        return Blocked(
+            where,
+            "",
+            (f"{have['owner']} keeps it, and it is: {_in_words(have['selector'], have['document'])} (H50)",),
+        )
+    return Change(
+        address=where, kind="policy", node="", verb="~" if have else "+",
+        before=_in_words(have["selector"], have["document"]) if have else "absent", after=_in_words(selector, document),
+        why="a node comes under it when its label says so",
+        data={"policy": name, "do": "prepare", "selector": dict(selector), "document": dict(document),
+              "passing": name != policies.shared_name(network)},
+        localnets=(network.name,), phase="prologue",
+    )  # fmt: skip
 
 
 def _replaced(desired: Desired) -> dict[str, list[str]]:
@@ -53,7 +113,7 @@ def _replaced(desired: Desired) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _diff_replaced(name: str, networks: Sequence[str], facts: Facts) -> Outcome:
+def _diff_replaced(name: str, networks: Sequence[str], facts: Facts, phase: Phase) -> Outcome:
     where = address(name)
     match facts.get(where):
         case Absent():
@@ -68,18 +128,8 @@ def _diff_replaced(name: str, networks: Sequence[str], facts: Facts) -> Outcome:
     return Change(
         address=where, kind="policy", node="", verb="-", before=f"matches {matching}", after="absent",
         why=f"replaced by VMNetwork {' and '.join(networks)}; its export is kept, and deleting it reverts nothing on a node",
-        data={"policy": name, "do": "withdraw"}, localnets=tuple(networks), phase="prologue",
+        data={"policy": name, "do": "withdraw"}, localnets=tuple(networks), phase=phase,
     )  # fmt: skip
-
-
-def document_of(network: VMNetwork) -> dict[str, Any]:
-    """What the shared policy of a network says: where the localnet rides, and what is no more."""
-    mapped = documents.mapped(network.name, network.spec.bridge)
-    return (
-        documents.union(mapped, documents.without_bridge(network.replaced_bridge))
-        if network.replaced_bridge
-        else mapped
-    )
 
 
 def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | None:
@@ -94,7 +144,7 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         return Blocked(where, "", (fact.why,))
     own = [policies.node_name(network, node) for node in nodes]
     left = [policy for policy in own if policies.exists(facts, policy)]
-    wanted = policies.body(name, network.selector, document_of(network), AT_ONCE)
+    wanted = policies.body(name, network.selector, policies.final_document(network), AT_ONCE)
     coming = [
         policies.node_name(network, c.node)
         for c in survey.changes
@@ -153,7 +203,13 @@ def fragment(change: Change, context: Context) -> Action:
             address=change.address, args={"policy": name, "nodes": context.facts.value(f"policy/{name}/enacted-on", [])},
             reads=("policies",), expect=(Check(f"policy/{name}", "present", why="the policy that the plan saw"),),
             done_when=(Check(f"policy/{name}", "absent"),),
-            no_undo="it changed nothing on any node; its export is in the inventory. Put back while a node is migrated, it would undo that node (H04)",
+            no_undo="deleting it changed nothing on any node; its export is in the inventory. Put back while a node is migrated, it would undo that node (H04)",
+        )  # fmt: skip
+    if data["do"] == "prepare":
+        return Action(
+            id=f"policy/{name}/prepare", routine="prepare-policy@1", title=f"have policy {name} there, for nodes with its label",
+            address=change.address, args={key: data[key] for key in ("policy", "selector", "document")}, reads=("policies",),
+            done_when=(Check(f"policy/{name}", "present"),), no_undo="it selects no node yet",
         )  # fmt: skip
     return Action(
         id=f"policy/{name}/finalise", routine="finalise-policy@1",
@@ -170,6 +226,8 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     """The policy is there, or is gone."""
     if change.data["do"] == "withdraw":
         return (Check(change.address, "absent"),)
+    if change.data.get("passing"):
+        return ()
     return (Check(change.address, "present"),)
 
 
@@ -206,6 +264,24 @@ def _await_gone(label: str, name: str) -> Wait:
         unless=(Check(check.path, "absent"),),
         deadline=GONE_DEADLINE,
     )
+
+
+@routine("prepare-policy@1")
+def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Have a policy there that selects nobody yet."""
+    name = args["policy"]
+    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE)
+    if policies.is_applied(facts, wanted):
+        return Finished(f"policy {name} is there")
+    if (wait := policies.not_editable(args, facts, done)) is not None:
+        return wait
+    if done.attempts.get("policy", 0) >= 3:
+        return Stop(
+            f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
+        )
+    return Perform((policies.write_op("policy", wanted, facts),))
 
 
 @routine("finalise-policy@1")

@@ -12,11 +12,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from plans.actions import Done, Perform, Stop
 from plans.checks import Check
 from plans.desired import VMNetwork
 from plans.facts import ABSENT, Absent, Facts, Known, Later
 from plans.nmstate import documents
-from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Wait
+from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Patch, Wait
 
 POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
 ENACTMENT = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
@@ -35,11 +36,17 @@ SEEN_DEADLINE = 60.0
 APPLY_DEADLINE = 300.0
 """Seconds for one node: 5 normally, 27 per failing verification, 120 more per probe that does not answer (H61)."""
 
+REAPPLY_SETTLE = 1.0
+"""Seconds before an enactment is believed after a label's change: until then it may still be the one from before."""
+
 EDIT_DEADLINE = 200.0
 """Seconds for a policy in progress to come to an end: until then the API server refuses edits of its spec."""
 
 IN_PROGRESS = "is still in progress"
 """What the admission rule says of an edit that comes too early (H39)."""
+
+BETWEEN, MAPPED, DONE = "migrating", "mapped", "true"
+"""The values of a node's label: no policy's, the mapping's, and the one that says that the node is done."""
 
 OVER = ("available", "failed", "aborted")
 """The states of an enactment that do not change by themselves. `retrying` is none of them."""
@@ -60,6 +67,111 @@ def _short(name: str) -> str:
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def is_labelled(network: VMNetwork) -> bool:
+    """Whether a label of the node says which policy it obeys, instead of a policy of its own."""
+    return bool(network.spec.delivery and network.spec.delivery.strategy == "labelled")
+
+
+def mapping_name(network: VMNetwork) -> str:
+    """With labels: the policy of nodes whose mapping has moved and whose old bridge is still there."""
+    return _short(f"{shared_name(network)}-mapping")
+
+
+def final_document(network: VMNetwork) -> dict[str, Any]:
+    """What holds of a network for good: where the localnet rides, and what is no more."""
+    mapped = documents.mapped(network.name, network.spec.bridge)
+    old = network.replaced_bridge
+    return documents.union(mapped, documents.without_bridge(old)) if old else mapped
+
+
+def way(network: VMNetwork, node: str, facts: Facts, step: str) -> dict[str, Any]:
+    """The arguments by which a step's policy comes into force on a node: one of its own, or a value of its label.
+
+    `step` is `mapped` or `done`: with labels each has a policy of its own, which selects that value.
+    """
+    if is_labelled(network) and network.spec.delivery:
+        value = MAPPED if step == "mapped" else DONE
+        name = mapping_name(network) if step == "mapped" else shared_name(network)
+        return {"policy": name, "label": {"key": network.spec.delivery.label, "value": value}}
+    hostname = facts.value(f"node/{node}/labels", {}).get(HOSTNAME, node)
+    return {"policy": node_name(network, node), "hostname": hostname}
+
+
+def in_force(args: Mapping[str, Any], facts: Facts) -> bool:
+    """Whether the policy of a step is the one that its node is told to obey."""
+    if label := args.get("label"):
+        labels = facts.value(f"node/{args['node']}/labels", {})
+        return bool(labels.get(label["key"]) == label["value"])
+    return is_applied(facts, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
+
+
+def enforce_op(label: str, args: Mapping[str, Any], facts: Facts) -> Apply | Edit | Patch:
+    """The op that brings the policy of a step into force on its node."""
+    if args.get("label"):
+        return label_op(label, args, args["label"]["value"], facts)
+    return write_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]), facts)
+
+
+def retract_op(label: str, args: Mapping[str, Any], facts: Facts) -> Delete | Patch:
+    """The op after which no policy of a step tries anything on its node any more."""
+    if args.get("label"):
+        return label_op(label, args, BETWEEN, facts)
+    return delete_op(label, args["policy"], facts, (args["node"],))
+
+
+def label_op(label: str, args: Mapping[str, Any], value: str, facts: Facts) -> Patch:
+    """The op that sets a node's label. Any change of a label makes the handler apply all that match the node anew."""
+    node, key = args["node"], args["label"]["key"]
+    labels = facts.value(f"node/{node}/labels", {})
+    version = facts.get(f"node/{node}/resource-version")
+    others = [name for name in _matching(facts, {**labels, key: value}) if name != args["policy"]]
+    meaning = "which no policy selects" if value == BETWEEN else f"which policy {args['policy']} selects"
+    if others:
+        meaning += f"; {', '.join(others)} applied anew by that"
+    return Patch(
+        label=label,
+        title=f"label {node} {key}={value}, {meaning}",
+        ref=ObjectRef("v1", "Node", node),
+        patch={"metadata": {"labels": {key: value}}},
+        resource_version=str(version.value) if isinstance(version, Known) else None,
+        commands=(f"oc label node {node} {key}={value} --overwrite",),
+        changes=(
+            (f"node/{node}/labels", Known({**labels, key: value})),
+            (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
+        ),
+    )
+
+
+def _matching(facts: Facts, labels: Mapping[str, str]) -> list[str]:
+    """The policies that select a node with these labels."""
+    found = []
+    for name in facts.value("cluster/policies") or []:
+        selector = (facts.value(f"policy/{name}") or {}).get("selector", {})
+        if all(labels.get(k) == v for k, v in selector.items()):
+            found.append(name)
+    return found
+
+
+def await_others(label: str, args: Mapping[str, Any], facts: Facts) -> Wait | None:
+    """A wait until all that a label's change has applied anew on a node is enacted again; None when there is nothing."""
+    node = args["node"]
+    labels = facts.value(f"node/{node}/labels", {})
+    others = [name for name in _matching(facts, labels) if name != args["policy"]]
+    if not args.get("label") or not others:
+        return None
+    checks = tuple(
+        Check(state_path(node, name), "eq", "available", f"policy {name} is applied anew") for name in others
+    )
+    return Wait(
+        label=label,
+        title=f"{', '.join(others)} enacted anew on {node}",
+        checks=checks,
+        unless=tuple(Check(c.path, "eq", over) for c in checks for over in OVER[1:]),
+        deadline=APPLY_DEADLINE,
+        at_least=REAPPLY_SETTLE,
+    )
 
 
 def ref(name: str) -> ObjectRef:
@@ -211,6 +323,19 @@ def await_enactment(
         deadline=deadline,
         changes=changes,
     )
+
+
+def not_editable(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | Stop | None:
+    """A wait, while the policy of a step can't be edited; None when it can, or need not be."""
+    name = args["policy"]
+    editable = facts.get(f"policy/{name}/editable")
+    if args.get("label") or not isinstance(editable, Known) or editable.value:
+        return None
+    if "editable" in done.outcomes:
+        return Stop(
+            f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
+        )
+    return Perform((await_editable("editable", name),))
 
 
 def await_editable(label: str, name: str) -> Wait:
