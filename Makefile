@@ -4,15 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench lab-up lab-down envtest lock clean
+.PHONY: demo test check format bench lab-up lab-down envtest nmlab lock clean
 
 demo: $(STAMP)
 	@$(BIN)/ovsplan demo
 
+# What takes minutes to build, once, is built beside the tests that do without; the others wait for it.
 test: $(STAMP)
 	@scripts/prepare-lab
+	@for part in envtest nmlab; do nice -n 10 scripts/build-$$part >/dev/null 2>&1 & done
 	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver --ignore tests/transport -n 2
+	@scripts/build-envtest >/dev/null || true
 	@$(BIN)/python -m pytest tests/apiserver tests/transport
+	@scripts/build-nmlab >/dev/null || true
 	@$(BIN)/python -m pytest tests/lab
 
 check: $(STAMP)
@@ -35,9 +39,17 @@ lab-up: $(STAMP)
 lab-down: $(STAMP)
 	$(BIN)/python -m tests.lab.main down
 
-# Prints the folder with etcd, kube-apiserver and kubelet, built when they are not there.
+# The parts of tests that are built from source, when they are not there; prints which and where.
 envtest:
-	@scripts/build-envtest
+	@folder=$$(scripts/build-envtest) && "$$folder/kube-apiserver" --version && "$$folder/etcd" --version | head -1 && \
+	    echo "kubelet (exec only)" && echo "in $$folder"
+
+nmlab:
+	@scripts/prepare-lab
+	@folder=$$(scripts/build-nmlab) && "$$folder/bin/nmstatectl" --version && \
+	    echo "NetworkManager $$("$$folder/nm/sbin/NetworkManager" --version) with Open vSwitch" && \
+	    "$$folder/ovn-25.03/bin/ovn-controller" --version | head -1 && \
+	    "$$folder/ovn-25.03/bin/ovs-vswitchd" --version | head -1 && echo "in $$folder"
 
 # Locked: names, versions and hashes, for every package that this project runs or is tested with.
 lock: $(STAMP)

@@ -28,6 +28,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if api == "real":
         request.getfixturevalue("needs_api_server")
     with nm_lab(tmp_path_factory.mktemp("whole"), ovn=ovn, api=api) as site:
+        site.lab.steady()
         yield site
 
 
