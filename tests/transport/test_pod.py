@@ -60,6 +60,9 @@ def test_node_without_multus_is_entered_by_the_pod_that_has_the_program(
 ) -> None:
     shell = pod(api).shell("worker-03")
     assert shell.run([f"{programs}/ovs-vsctl"], timeout=10).out == "worker-03 ovn-controller\n"
+    name = pods.add(api, pods.NMSTATE, "worker-03")
+    assert shell.run([f"{programs}/nmstatectl"], timeout=10).out == "worker-03 nmstate-handler\n"
+    pods.remove(api, pods.NMSTATE[0], name)
 
 
 def test_pod_of_another_node_or_namespace_is_never_used(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,14 @@ from providers.ports import InDoubt, Refused, Unreachable
 
 from . import sshd
 from .conftest import NODE, SshMaker, settings
+from .servers import OvsdbServer
 from .sshd import GUEST, OPERATOR, Sshd
 from .waiting import await_true, is_dead
 
 pytestmark = pytest.mark.transport
+
+DB = "Open_vSwitch"
+SELECT = {"op": "select", "table": DB, "where": [], "columns": ["next_cfg"]}
 
 
 def test_unknown_host_key_is_unreachable_and_the_way_to_mend_it_is_told(
@@ -190,6 +195,46 @@ def test_closing_does_not_wait_for_a_command_that_runs(own_daemon: Sshd, tmp_pat
         assert time.monotonic() - started < 5
         with pytest.raises(InDoubt):
             running.result(timeout=3)
+
+
+def test_forwarded_socket_takes_milliseconds_and_outlasts_a_cut(
+    own_daemon: Sshd, ssh: SshMaker, server: OvsdbServer
+) -> None:
+    ovsdb = ssh(own_daemon, rundir=str(server.rundir)).ovsdb(NODE)
+    ovsdb.transact(DB, [SELECT], timeout=10)
+    seconds = []
+    for _ in range(50):
+        begun = time.perf_counter()
+        ovsdb.transact(DB, [SELECT], timeout=10)
+        seconds.append(time.perf_counter() - begun)
+    # A session of its own takes ten times as long.
+    assert statistics.median(seconds) < 0.005
+    own_daemon.cut()
+
+    def reached() -> bool:
+        try:
+            return bool(ovsdb.transact(DB, [SELECT], timeout=10)[0]["rows"])
+        except (Unreachable, InDoubt):
+            # In doubt once, if the cut is not felt yet when the next request goes out.
+            return False
+
+    await_true(reached, "the database is reached again")
+
+
+def test_database_is_reached_where_sshd_forbids_forwarding(
+    ssh: SshMaker, server: OvsdbServer, tmp_path: Path
+) -> None:
+    with sshd.running(tmp_path / "sshd", options="AllowStreamLocalForwarding no") as strict:
+        ovsdb = ssh(strict, rundir=str(server.rundir)).ovsdb(NODE)
+        assert ovsdb.transact(DB, [SELECT], timeout=10)[0]["rows"]
+
+
+def test_database_that_the_login_may_not_open_is_unreachable(
+    daemon: Sshd, ssh: SshMaker, server: OvsdbServer
+) -> None:
+    ovsdb = ssh(daemon, user=OPERATOR, rundir=str(server.rundir)).ovsdb(NODE)
+    with pytest.raises(Unreachable, match="Permission denied"):
+        ovsdb.transact(DB, [SELECT], timeout=10)
 
 
 _KILLED = """\
