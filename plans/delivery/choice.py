@@ -17,8 +17,6 @@ from plans.nmstate.ownership import made_by_network_manager
 
 def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
     """By which means a change of a node is made, and why."""
-    if change.traffic and change.traffic.source == change.traffic.bridge:
-        return Choice("ovsdb", "only OVN's patch ports are mended, which are nobody's but OVN's")
     asked = _asked(change, desired)
     owned = made_by_network_manager(facts, change.node, change.bridge)
     served = facts.get("cluster/nmstate")
@@ -28,6 +26,8 @@ def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
         return Choice("ovsdb", f"the cluster serves no nmstate API{insisted}")
     if isinstance(served, Unknown):
         return Choice("ovsdb", f"cannot tell whether the cluster serves nmstate: {served.why}{insisted}")
+    if change.traffic and change.traffic.source == change.traffic.bridge:
+        return Choice("ovsdb", "only OVN's patch ports are mended, which are nobody's but OVN's")
     if not owned:
         return Choice("ovsdb", f"NetworkManager did not make {change.bridge}{insisted}")
     if asked == "ovsdb":
