@@ -27,6 +27,9 @@ from plans.wiring import Card, Template, rewired
 
 HALTED, ALWAYS = "Halted", "Always"
 STRATEGIES = (ALWAYS, HALTED, "Manual", "RerunOnFailure", "Once")
+NOTES = ("running=true", *(f"runStrategy={name}" for name in STRATEGIES if name != HALTED))
+"""What ovsplan notes on a VM that it stops."""
+
 TRIES = 3
 """How often a VM that somebody else changes back is written."""
 
@@ -97,7 +100,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], desired: Desired, facts: Facts, s
     ran = _runs(vm, facts) or left is not None
     return Change(
         address=where, kind="attachment", node="", verb=_verb(edits, template), before=_before(edits, pending, left, template),
-        after=_after(edits, pending), why=why,
+        after=_after(edits, pending, left), why=why,
         depends=tuple(sorted({f"network/{card.nad}" for card in wanted if card.nad})),
         data={"vm": vm, "how": how, "cards": [_plain(card) for card in wanted], "original": _original(vm, facts)},
         localnets=tuple(n.name for n in desired.networks if vm in (n.spec.attachments or {})), phase="epilogue",
@@ -175,7 +178,7 @@ def _untouchable(vm: str, edits: Sequence[Card], facts: Facts) -> Iterator[str]:
     run, left = facts.value(f"{at}/run"), facts.value(f"{at}/recorded")
     if run not in STRATEGIES:
         yield f"it has the run strategy {run}, which this version does not know how to stop and restore"
-    if left is not None and left.partition("=")[2] not in (*STRATEGIES, "true"):
+    if left is not None and left not in NOTES:
         yield f"its annotation {RUN_STRATEGY} says {left!r}, which is no run strategy: set the right one, and remove it"
 
 
@@ -185,7 +188,7 @@ def _how(
     """By a restart or by hotplug, and what to tell of it."""
     at = f"machine/{vm}"
     if facts.value(f"{at}/recorded") is not None:
-        return "restart", "an earlier run stopped it and did not start it again"
+        return "restart", "an earlier run stopped it, and noted on it how it ran, and did not come to its end"
     if not _runs(vm, facts):
         return "restart", "it does not run: it is edited, and has the card when it starts"
     how = f"it is stopped, edited and started, and has its run strategy {facts.value(f'{at}/run')} afterwards"
@@ -196,6 +199,11 @@ def _how(
     replaced = [card.name for card in edits if card.nad and template.nad(card.name)]
     if pending:
         return "restart", f"no hotplug: its guest has it only after a restart (RestartRequired): {how}"
+    if facts.value(f"{at}/restart-required"):
+        return (
+            "restart",
+            f"no hotplug: KubeVirt wants a restart for other changes first (RestartRequired): {how}",
+        )
     if facts.value("cluster/live-update") is not True:
         return "restart", f"no hotplug: KubeVirt's vmRolloutStrategy is not LiveUpdate: {how}"
     if replaced:
@@ -222,7 +230,7 @@ def _before(edits: Sequence[Card], pending: Sequence[Card], left: str | None, te
     told += [
         f"{card.name}: not in the guest" if card.nad else f"{card.name}: in the guest" for card in pending
     ]
-    return ", ".join(told) or f"stopped ({left})"
+    return ", ".join(told) or "stopped by an earlier run"
 
 
 def _now(card: Card, template: Template) -> str:
@@ -237,10 +245,10 @@ def _now(card: Card, template: Template) -> str:
     )
 
 
-def _after(edits: Sequence[Card], pending: Sequence[Card]) -> str:
+def _after(edits: Sequence[Card], pending: Sequence[Card], left: str | None) -> str:
     if len(edits) == 1 and not pending:
         return _told(edits[0])
-    return ", ".join(f"{card.name}: {_told(card)}" for card in [*edits, *pending]) or "running"
+    return ", ".join(f"{card.name}: {_told(card)}" for card in [*edits, *pending]) or f"as it was ({left})"
 
 
 def _told(card: Card) -> str:
@@ -342,10 +350,13 @@ def _start_again(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     recorded = facts.value(f"{at}/recorded")
     if recorded is None:
         return Finished()
-    if facts.value(f"{at}/run") == HALTED:
+    run = facts.value(f"{at}/run")
+    if run == HALTED:
         if done.attempts.get("start", 0) >= TRIES:
             return Stop(f"VM {vm} is halted again after each start: somebody else keeps it so")
         return Perform((_start(args, facts),))
+    if run != ALWAYS or _is_always(recorded):
+        return Finished(f"somebody else has set the run strategy of VM {vm} to {run} meanwhile")
     if not _is_up(args, facts) and "up" not in done.outcomes:
         return Perform((_await_up(args),))
     if done.attempts.get("restore", 0) >= TRIES:
@@ -354,7 +365,9 @@ def _start_again(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 
 
 def _on_failure(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (_start(args, facts), *(() if _is_always(_mode(args, facts)) else (_restore(args, facts),)))
+    if not _runs(args["vm"], facts) and not _mode(args, facts):
+        return ()
+    return (_start(args, facts), *(() if _is_always(_noted(args, facts)) else (_restore(args, facts),)))
 
 
 @routine("attach@1", rescue=_start_again, on_failure=_on_failure)

@@ -151,7 +151,7 @@ def nncp(change: Change, context: Context) -> Action:
         routine="policy-remove-bridge@1",
         title=f"remove bridge {bridge}, by a policy",
         args=args,
-        reads=(*made.reads, "policies", "nodes"),
+        reads=(*made.reads, *policies.views(node, args)),
         undo=(),
         no_undo=f"NetworkManager's profiles of {bridge} ({uplinks}; {len(row['ports'])} ports) are gone; a policy that declares it makes it anew",
         deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,

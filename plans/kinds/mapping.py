@@ -174,7 +174,7 @@ def nncp(change: Change, context: Context) -> Action:
         if made.title.endswith(")")
         else f"{made.title}, by a policy",
         args=args,
-        reads=(*made.reads, "policies", "nodes"),
+        reads=(*made.reads, *policies.views(node, args)),
         undo=() if args.get("label") else tuple(_undo_by_policy(made.undo, args)),
         no_undo=f"label {node} as it was: the policies that select the old value bring it back"
         if args.get("label")
@@ -196,7 +196,7 @@ def _undo_by_policy(undo: Sequence[Invocation], args: Mapping[str, Any]) -> Iter
         localnet = args["localnet"]
         document = documents.mapped(localnet, back) if back else documents.unmapped(localnet)
         way = {**args, **invocation.args, "document": document, "cold": invocation.routine == "cold-remap@1"}
-        yield Invocation("policy-remap@1", way, (*invocation.reads, "policies"))
+        yield Invocation("policy-remap@1", way, (*invocation.reads, *policies.views(args["node"], args)))
 
 
 def _disturbs(change: Change, context: Context) -> bool:

@@ -224,12 +224,18 @@ def _edited_in_use(wanted: WantedNad, facts: Facts, used: Users) -> Iterator[Fin
     differences = _differences(wanted, facts)
     if _config_differs(differences) and not list(_untouchable(wanted, facts, differences)):
         said = "; ".join(f"{field}: {before} -> {after}" for field, before, after in differences)
-        yield Finding(
-            "H26", "block", "", (address(wanted.key),),
-            f"network {wanted.key} is edited ({said}) while {used} use it: OVN-Kubernetes makes its switch anew, and those that "
-            "run keep the old settings until they restart or migrate",
-            "make a second NAD and move the VMs over one by one, or accept it and restart them after the apply",
-        )  # fmt: skip
+        if used.running or used.pods:
+            yield Finding(
+                "H26", "block", "", (address(wanted.key),),
+                f"network {wanted.key} is edited ({said}) while {used} use it: OVN-Kubernetes makes its switch anew, and those that "
+                "run keep the old settings until they restart or migrate",
+                "make a second NAD and move the VMs over one by one, or accept it and restart them after the apply",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                "H26", "warn", "", (address(wanted.key),),
+                f"network {wanted.key} is edited ({said}), which {used} will have from their next start", "nothing to do, if that is meant",
+            )  # fmt: skip
 
 
 def _against_links(wanted: WantedNad, network: VMNetwork, facts: Facts) -> Iterator[Finding]:

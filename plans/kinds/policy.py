@@ -201,14 +201,14 @@ def fragment(change: Change, context: Context) -> Action:
         return Action(
             id=f"policy/{name}/withdraw", routine="withdraw-policy@1", title=f"export policy {name}, then delete it",
             address=change.address, args={"policy": name, "nodes": context.facts.value(f"policy/{name}/enacted-on", [])},
-            reads=("policies",), expect=(Check(f"policy/{name}", "present", why="the policy that the plan saw"),),
+            reads=(f"policy:{name}",), expect=(Check(f"policy/{name}", "present", why="the policy that the plan saw"),),
             done_when=(Check(f"policy/{name}", "absent"),),
             no_undo="deleting it changed nothing on any node; its export is in the inventory. Put back while a node is migrated, it would undo that node (H04)",
         )  # fmt: skip
     if data["do"] == "prepare":
         return Action(
             id=f"policy/{name}/prepare", routine="prepare-policy@1", title=f"have policy {name} there, for nodes with its label",
-            address=change.address, args={key: data[key] for key in ("policy", "selector", "document")}, reads=("policies",),
+            address=change.address, args={key: data[key] for key in ("policy", "selector", "document")}, reads=(f"policy:{name}",),
             done_when=(Check(f"policy/{name}", "present"),), no_undo="it selects no node yet",
         )  # fmt: skip
     return Action(
@@ -242,7 +242,9 @@ def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Stop(f"cannot tell whether policy {name} is there: {fact.why}", unsure=True)
     if isinstance(fact, Known):
         if "export" not in done.outcomes:
-            return Perform((Record(label="export", title=f"export policy {name}", views=("policies",)),))
+            return Perform(
+                (Record(label="export", title=f"export policy {name}", views=(f"policy:{name}",)),)
+            )
         if done.attempts.get("delete", 0) >= 3:
             return Stop(f"policy {name} comes back after it is deleted: somebody else makes it", moved=True)
         return Perform((policies.delete_op("delete", name, facts, tuple(args["nodes"])),))

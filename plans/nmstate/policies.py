@@ -99,6 +99,11 @@ def way(network: VMNetwork, node: str, facts: Facts, step: str) -> dict[str, Any
     return {"policy": node_name(network, node), "hostname": hostname}
 
 
+def views(node: str, args: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the steps of a policy's action look at: with labels, all policies, for a label's change applies them anew."""
+    return ("policies", "nodes") if args.get("label") else (f"enactment:{node}/{args['policy']}",)
+
+
 def in_force(args: Mapping[str, Any], facts: Facts) -> bool:
     """Whether the policy of a step is the one that its node is told to obey."""
     if label := args.get("label"):

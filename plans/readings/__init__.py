@@ -1,7 +1,7 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
-`migration:<ns>/<name>`, `policies`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
+`migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
@@ -57,7 +57,8 @@ def reading(view: str, now: float) -> Reading:
                 (cluster.NODE_REQUEST,), cluster.parse_nodes, cluster.unknown("cluster/nodes", "node/*")
             )
         case "vms", []:
-            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, cluster.unknown("cluster/vms", "vm/*"))
+            unasked = cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*")
+            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, unasked)
         case "networks", []:
             return Reading(
                 (cluster.NETWORKS_REQUEST,),
@@ -101,6 +102,19 @@ def reading(view: str, now: float) -> Reading:
                 nmstate.REQUESTS,
                 nmstate.parse_policies,
                 cluster.unknown("cluster/nmstate", "cluster/policies", "policy/*", "enactment/*"),
+            )
+        case "policy", [name]:
+            return Reading(
+                nmstate.one_policy(name),
+                lambda r: nmstate.parse_policy(name, r),
+                cluster.unknown("cluster/nmstate", f"policy/{name}", f"policy/{name}/*"),
+            )
+        case "enactment", [key]:
+            policy = key.partition("/")[2]
+            return Reading(
+                nmstate.one_enactment(key),
+                lambda r: nmstate.parse_enactment(key, r),
+                cluster.unknown("cluster/nmstate", f"policy/{policy}", f"enactment/{key}/state"),
             )
         case "nmstate-versions", []:
             return Reading(
@@ -189,6 +203,10 @@ def view_of(path: str) -> str:
             return "nad-users"
         case ["cluster", "live-update"]:
             return "kubevirt"
+        case ["policy", name, *_] if name != "*":
+            return f"policy:{name}"
+        case ["enactment", at, name, *_] if name != "*":
+            return f"enactment:{at}/{name}"
         case ["policy" | "enactment", *_] | ["cluster", "nmstate" | "policies"]:
             return "policies"
         case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:

@@ -44,7 +44,7 @@ VMI_KEEP = (
     "status.interfaces",
     "status.conditions",
 )
-VM_REQUESTS = (ListRequest(*VMI, keep=VMI_KEEP), NODE_REQUEST)
+VM_REQUESTS = (ListRequest(*VMI, keep=VMI_KEEP, optional=True), NODE_REQUEST)
 NETWORKS_REQUEST = ListRequest(*NAD, keep=("metadata", "spec"))
 MIGRATION_KEEP = (
     "metadata.name",
@@ -53,7 +53,7 @@ MIGRATION_KEEP = (
     "status.phase",
     "status.migrationState",
 )
-MIGRATIONS_REQUEST = ListRequest(*VMIM, keep=MIGRATION_KEEP)
+MIGRATIONS_REQUEST = ListRequest(*VMIM, keep=MIGRATION_KEEP, optional=True)
 
 
 def one(kind: tuple[str, str], keep: tuple[str, ...], key: str) -> ListRequest:
@@ -147,7 +147,7 @@ def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`vm/<ns>/<name>` for every VMI that is not over, and `node/<n>/vms`: who runs where."""
-    facts: dict[str, Fact] = {"vm/*": ABSENT, **parse_running(replies[0])}
+    facts: dict[str, Fact] = {"vm/*": ABSENT, **parse_running(replies[0] or ())}
     on: dict[str, list[str]] = defaultdict(list)
     for path, fact in facts.items():
         if path.endswith("/node") and isinstance(fact, Known):
@@ -193,14 +193,14 @@ def parse_one_vm(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
 def parse_one_migration(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`migration/<ns>/<name>` and `/phase` of one VirtualMachineInstanceMigration."""
     at = f"migration/{key}"
-    found = {p: f for p, f in parse_migrations(replies).items() if p.startswith(at)}
+    found = {p: f for p, f in parse_migrations([list(replies[0])]).items() if p.startswith(at)}
     return {at: ABSENT, f"{at}/phase": ABSENT, **found}
 
 
 def parse_migrations(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`migration/<ns>/<name>` and its phase, for every VirtualMachineInstanceMigration."""
     facts: dict[str, Fact] = {"migration/*": ABSENT, "cluster/migrating/*": ABSENT}
-    for item in replies[0]:
+    for item in replies[0] or ():
         key = f"migration/{item['metadata']['namespace']}/{item['metadata']['name']}"
         status = item.get("status", {})
         reason = status.get("migrationState", {}).get("failureReason", "")

@@ -16,15 +16,53 @@ from plans.ops import ListRequest
 
 MESSAGE_LIMIT = 300
 
+_POLICY_KEEP = ("metadata", "spec", "status.conditions")
+_ENACTMENT_KEEP = ("metadata.name", "metadata.labels", "status.conditions", "status.policyGeneration")
+
 REQUESTS = (
-    ListRequest(*POLICY, keep=("metadata", "spec", "status.conditions"), optional=True),
-    ListRequest(
-        *ENACTMENT,
-        keep=("metadata.name", "metadata.labels", "status.conditions", "status.policyGeneration"),
-        optional=True,
-    ),
+    ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True),
+    ListRequest(*ENACTMENT, keep=_ENACTMENT_KEEP, optional=True),
 )
 STATE_REQUESTS = (ListRequest(*STATE, keep=("metadata.name", "status.handlerNmstateVersion"), optional=True),)
+
+
+def one_policy(name: str) -> tuple[ListRequest, ListRequest]:
+    """One policy, and its enactments."""
+    return (
+        ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True, fields=(("metadata.name", name),)),
+        ListRequest(*ENACTMENT, keep=_ENACTMENT_KEEP, optional=True, labels=(("nmstate.io/policy", name),)),
+    )
+
+
+def one_enactment(key: str) -> tuple[ListRequest, ListRequest]:
+    """One enactment, `node/policy`, and its policy: a wait need not read all of them."""
+    node, _, name = key.partition("/")
+    enactment = ListRequest(
+        *ENACTMENT, keep=_ENACTMENT_KEEP, optional=True, fields=(("metadata.name", f"{node}.{name}"),)
+    )
+    return (one_policy(name)[0], enactment)
+
+
+def parse_policy(name: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`policy/<name>` and all below it, and its enactments."""
+    at = f"policy/{name}"
+    found = dict(parse_policies(replies))
+    gone: dict[str, Fact] = {at: ABSENT, f"{at}/*": ABSENT, f"{at}/enacted-on": Known([])}
+    return {**gone, **_without(found, "policy/*", "enactment/*", "cluster/policies")}
+
+
+def parse_enactment(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`enactment/<node>/<policy>` and all below it, and its policy but for who has enacted it."""
+    name = key.partition("/")[2]
+    found = dict(parse_policies(replies))
+    gone: dict[str, Fact] = {f"policy/{name}": ABSENT, f"policy/{name}/editable": ABSENT}
+    gone |= {f"enactment/{key}/state": ABSENT, f"enactment/{key}/message": ABSENT}
+    told = _without(found, "policy/*", "enactment/*", "cluster/policies", f"policy/{name}/enacted-on")
+    return {**gone, **told}
+
+
+def _without(facts: Mapping[str, Fact], *paths: str) -> dict[str, Fact]:
+    return {path: fact for path, fact in facts.items() if path not in paths}
 
 
 def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:

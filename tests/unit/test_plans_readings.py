@@ -26,7 +26,9 @@ VIEWS = {
     "networks": ("cluster/networks", "network/default/vlan224"),
     "migrations": ("cluster/migrating/default/web-1",),
     "migration:default/m": ("migration/default/m/phase",),
-    "policies": ("cluster/nmstate", "policy/vmnet", "enactment/w/vmnet/state"),
+    "policies": ("cluster/nmstate", "cluster/policies"),
+    "policy:vmnet": ("cluster/nmstate", "policy/vmnet", "policy/vmnet/editable"),
+    "enactment:w/vmnet": ("cluster/nmstate", "enactment/w/vmnet/state"),
     "ovs:w": ("node/w/ovs", "node/w/ovs/mapping/vmnet", "node/w/ovs/bridge/br-phy", "node/w/ovs/ovn-uptime"),
     "ovn:w": ("node/w/ovn/version",),
     "dp:w": ("node/w/dp/ens33",),
@@ -56,7 +58,7 @@ def test_an_answer_that_makes_no_sense_is_unknown_and_not_absent(view: str, nons
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_wait_knows_which_view_tells_a_path(view: str) -> None:
     told = {view_of(path) for path in VIEWS[view]}
-    assert told <= {view, "nodes"} and view in told
+    assert told <= {view, "nodes", "policies"} and view in told
 
 
 def test_a_view_that_nobody_declared_is_refused() -> None:
