@@ -16,7 +16,7 @@ from providers.node.debug_pod import DebugPods
 from providers.node.pod_exec import Container, Execs
 from providers.node.remote import ANSWER, RUNDIR, bounded, environment, judged
 from providers.ovsdb.over_shell import OverShellOvsdb
-from providers.ports import Body, Cluster, Finished, NodeShell, NotFound, Ovsdb, Unreachable
+from providers.ports import Body, Cluster, Finished, InDoubt, NodeShell, NotFound, Ovsdb, Unreachable
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -73,7 +73,11 @@ class PodShell:
             raise Unreachable(f"node {self._node}: {exc}") from exc
 
     def _once(self, argv: Sequence[str], stdin: bytes, deadline: float, timeout: float) -> Finished:
-        container, enter = self._places.find(self._node, argv[0], deadline)
+        try:
+            container, enter = self._places.find(self._node, argv[0], deadline)
+        except InDoubt as exc:
+            # A debug pod may have been made or not; the command was not begun.
+            raise Unreachable(f"node {self._node}: {exc}") from exc
         begun = time.monotonic()
         bound = deadline - begun
         if bound <= 0:

@@ -14,7 +14,7 @@ from providers.node.remote import ANSWER, RUNDIR, bounded, environment, judged
 from providers.node.ssh_connection import Connection, SshFolder, SshSettings
 from providers.ovsdb.client import UnixOvsdb
 from providers.ovsdb.over_shell import OverShellOvsdb
-from providers.ports import Body, Finished, NodeShell, Ovsdb, Unreachable
+from providers.ports import Body, Finished, InDoubt, NodeShell, Ovsdb, Unreachable
 
 
 class SshShell:
@@ -52,7 +52,11 @@ class SshOvsdb:
     def transact(self, database: str, operations: Sequence[Body], *, timeout: float) -> list[Any]:
         """See `providers.ports.Ovsdb`."""
         deadline = time.monotonic() + timeout
-        way = self._way(deadline)
+        try:
+            way = self._way(deadline)
+        except InDoubt as exc:
+            # Only looking for the way is in doubt: the transaction was not sent.
+            raise Unreachable(str(exc)) from exc
         return way.transact(database, operations, timeout=max(deadline - time.monotonic(), 0.0))
 
     def close(self) -> None:

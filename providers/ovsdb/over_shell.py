@@ -41,7 +41,7 @@ class OverShellOvsdb:
     def _results(self, done: Finished) -> list[Any]:
         told = " ".join(done.err.split()) or f"exit code {done.rc}"
         if done.rc == 0:
-            return list(json.loads(done.out))
+            return self._parsed(done.out)
         if done.rc in _NOT_STARTED:
             raise Unreachable(f"node {self._node} has no ovsdb-client that runs: {told}")
         if "failed to connect" in told:
@@ -49,3 +49,9 @@ class OverShellOvsdb:
         if "transaction returned error" in told:
             raise Refused(f"node {self._node}: {told}")
         raise InDoubt(f"node {self._node}: ovsdb-client gave no answer to a transaction: {told}")
+
+    def _parsed(self, answer: str) -> list[Any]:
+        try:
+            return list(json.loads(answer))
+        except ValueError as exc:
+            raise InDoubt(f"node {self._node}: ovsdb-client answered with no JSON: {answer[:80]!r}") from exc
