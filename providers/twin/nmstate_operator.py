@@ -78,12 +78,14 @@ class NmstateOperator:
         """A policy is new, has another spec, or is gone: every handler looks at it."""
         have = stage.cluster.get(policy_ref(name))
         # Status and metadata change all the time, and mean nothing here.
-        mark = [have["metadata"]["uid"], have["metadata"]["generation"]] if have is not None else None
+        mark = _mark(have) if have is not None else None
         if stage.recall(_POLICIES, name) == mark:
             return
         stage.keep(_POLICIES, name, mark)
         for node in stage.remembered(HANDLERS):
-            self._add(stage, node, [name])
+            # A handler that has just started found the policy by itself.
+            if mark is None or _queue(stage, node)["found"].get(name) != mark:
+                self._add(stage, node, [name])
 
     def _node_changed(self, stage: Stage, name: str) -> None:
         """Any change of a node's labels makes its handler look at all policies again."""
@@ -122,7 +124,11 @@ class NmstateOperator:
         stage.keep(HANDLERS, node, {"nmstate": version.out.strip(), "networkmanager": known})
         for enactment in stage.cluster.list(BETA, ENACTMENT, labels={"nmstate.io/node": node}).items:
             interrupted(stage, node, enactment)
-        self._add(stage, node, _all_policies(stage))
+        found = {
+            policy["metadata"]["name"]: _mark(policy) for policy in stage.cluster.list(API, POLICY).items
+        }
+        stage.keep(_QUEUES, node, {**_queue(stage, node), "found": found})
+        self._add(stage, node, sorted(found))
         stage.remind(self.name, f"report {node}", stage.clock.now())
         return True
 
@@ -164,7 +170,13 @@ def _attempt(stage: Stage, node: str, policy: str, job: Job | None) -> Step:
 
 
 def _queue(stage: Stage, node: str) -> dict[str, Any]:
-    return dict(stage.recall(_QUEUES, node) or {"waiting": [], "delayed": {}, "failures": {}, "job": None})
+    empty: dict[str, Any] = {"waiting": [], "delayed": {}, "failures": {}, "job": None, "found": {}}
+    return dict(stage.recall(_QUEUES, node) or empty)
+
+
+def _mark(policy: Body) -> list[Any]:
+    """What of a policy tells a handler that there is something to do."""
+    return [policy["metadata"]["uid"], policy["metadata"]["generation"]]
 
 
 def _with_due(queue: dict[str, Any], now: float) -> dict[str, Any]:

@@ -676,3 +676,13 @@ def test_a_policy_made_again_under_its_name_is_a_new_one(world: TwinWorld) -> No
     world.tick(5)
     assert mapping_of(world, "node1") == "physnet:br-ex,vmnet:br-vmdata"
     assert trues(world.cluster.get(ref)) == "Available"
+
+
+def test_a_handler_that_starts_applies_each_policy_once(world: TwinWorld) -> None:
+    """Also one that is made while it starts."""
+    since = version(world, ENACTMENT)
+    ref = create(world, "map", mapped("br-phy"), NODE1)
+    world.restart_handler("node1")
+    until(world, ref, "Available", 6)
+    world.tick(6)
+    assert states(history(world, nnce_ref("node1", "map"), since)) == ["", "Progressing", "Available"]
