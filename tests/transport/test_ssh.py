@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -248,22 +249,29 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_no_connection_outlives_a_process_that_was_killed(own_daemon: Sshd) -> None:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for temporary files whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ot-") as folder:
+        yield Path(folder)
+
+
+def test_no_connection_outlives_a_process_that_was_killed(own_daemon: Sshd, short: Path) -> None:
     words = ["root", str(own_daemon.port), str(own_daemon.identity), str(own_daemon.known_hosts)]
-    killed = subprocess.run([sys.executable, "-c", _KILLED, *words], timeout=30)
+    environment = {**os.environ, "TMPDIR": str(short)}
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *words], timeout=30, env=environment)
     assert killed.returncode == -signal.SIGKILL
     await_true(lambda: not own_daemon.sessions(), "the connection ends")
 
 
 def test_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_living_one_stays(
-    daemon: Sshd, ssh: SshMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: Sshd, ssh: SshMaker, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", tempfile.mkdtemp(dir="/tmp"))
-    base = Path(tempfile.gettempdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
     living = ssh(daemon)
     living.shell(NODE)
-    (kept,) = base.iterdir()
-    orphan = base / "ovsplan-ssh-orphan"
+    (kept,) = short.iterdir()
+    orphan = short / "ovsplan-ssh-orphan"
     orphan.mkdir()
     (orphan / "lock").touch()
     for folder in (kept, orphan):
