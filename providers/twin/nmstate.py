@@ -40,6 +40,7 @@ from providers.twin.ovs_view import DATABASE
 
 _CARDS = (ETHERNET, "veth")
 _MOST_TAG = 4095
+_INVALID_PROPERTY = "NmstateError: InvalidArgument: Connection(InvalidProperty):"
 Mint = Callable[[], str]
 State = Mapping[str, Any]
 
@@ -71,7 +72,7 @@ def intend(
     for interface in desired.interfaces:
         if interface.state == "up" and interface.peer is not None:
             _repeer(after, interface)
-    return Intent(after, tuple(_root(desired, rows, version)), _refusal(desired))
+    return Intent(after, tuple(_root(desired, rows, version)), _refusal(desired, after))
 
 
 def _check_cards(desired: Desired, nics: Mapping[str, str]) -> None:
@@ -107,16 +108,22 @@ def _check_mapped(desired: Desired, shown: State) -> None:
             )
 
 
-def _refusal(desired: Desired) -> str:
+def _refusal(desired: Desired, after: Profiles) -> str:
+    """What NetworkManager says of a profile that it is given; nmstate itself sees nothing wrong with these."""
     tags = [
         p.vlan.tag for i in desired.interfaces for p in i.ports or () if p.vlan and p.vlan.tag is not None
     ]
-    if all(0 <= tag <= _MOST_TAG for tag in tags):
-        return ""
-    return (
-        "NmstateError: InvalidArgument: Connection(InvalidProperty):ovs-port.tag: failed to set property: "
-        "ovs-port.tag: value of type 'u' is invalid or out of range for property 'tag'"
-    )
+    if not all(0 <= tag <= _MOST_TAG for tag in tags):
+        return _INVALID_PROPERTY + (
+            "ovs-port.tag: failed to set property: "
+            "ovs-port.tag: value of type 'u' is invalid or out of range for property 'tag'"
+        )
+    held = {i.name for profile in after.values() for port in profile.ports for i in port.interfaces}
+    if any(i.state == "up" and i.type == INTERFACE and i.name not in held for i in desired.interfaces):
+        return _INVALID_PROPERTY + (
+            "connection.controller: A connection with a 'ovs-interface' setting must have a controller."
+        )
+    return ""
 
 
 def _take_away(after: dict[str, BridgeProfile], interface: Interface, shown: State) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from providers.twin import TwinWorld, WorldError, init_world
+from providers.twin import TwinWorld, WorldError, init_world, open_world
 from twin.managed import (
     NODE,
     OLDER,
@@ -613,6 +613,18 @@ def test_without_verification_the_answer_says_nothing(world: TwinWorld) -> None:
     assert done.seen[-1].ports["br-vmdata"] == []
 
 
+def test_a_command_goes_on_when_the_world_is_opened_again(tmp_path: Path) -> None:
+    with managed(tmp_path / "w") as world:
+        start(world, "apply", document=PROCEDURE)
+        world.tick(10)
+    with open_world(tmp_path / "w") as world:
+        assert ended(world) is None
+        world.tick(20)
+        done = ended(world)
+        assert done is not None and done.rc == 1
+        assert bridge_of(world, NODE, "bond0") == "br-vmdata"
+
+
 def test_an_apply_in_the_foreground_is_refused(world: TwinWorld) -> None:
     before = rows(world)
     done = world.shell(NODE).run(["nmstatectl", "apply"], timeout=5, stdin=json.dumps(PROCEDURE).encode())
@@ -684,6 +696,10 @@ def _port(**entry: Any) -> dict[str, Any]:
         (
             _port(vlan={"mode": "access", "tag": 5000}),
             f"{_ARGUMENT}Connection(InvalidProperty):ovs-port.tag: failed to set property: ovs-port.tag:",
+        ),
+        (
+            {"interfaces": [{"name": "lost", "type": "ovs-interface", "patch": {"peer": "x"}}]},
+            f"{_ARGUMENT}Connection(InvalidProperty):connection.controller: A connection with a 'ovs-interface' setting",
         ),
     ],
 )
