@@ -309,8 +309,14 @@ def state(facts: Facts, node: str, name: str) -> str:
 
 def failure(facts: Facts, node: str, name: str) -> str:
     """What the handler says of a failed enactment, in one line."""
+    found = state(facts, node, name)
+    if found == "waiting":
+        return (
+            f"policy {name} on {node}: its handler has not begun with it, or its enactment was deleted by hand. "
+            f"See that nmstate-handler runs on {node}; `oc delete nncp {name}` and `ovsplan apply` make it anew"
+        )
     text = facts.value(f"enactment/{node}/{name}/message") or "it gives no reason"
-    return f"policy {name} on {node} is {state(facts, node, name)}: {text}"
+    return f"policy {name} on {node} is {found}: {text}"
 
 
 def await_enactment(

@@ -1,0 +1,140 @@
+"""Bad days of a run by policies: what other people and dead controllers do to it, what it says, and how it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from crash.lives import ROOT, Ended, Job, job_of, kill_when, make_job
+from crash.others import pairs
+from providers.ports import Create, Delete, MergePatch, Ref
+
+NNCP = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
+NNCE = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
+OWN = "br-vmdata-migrated-worker-02"
+FIRST_NODE_DONE = ("step-done", 9)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return make_job(tmp_path / "job", "nncp")
+
+
+def crash_in_the_second_node(job: Job) -> None:
+    """Die when worker-02's policy has moved its mapping, before the rest of its bracket."""
+    ended = job.apply(boundary=kill_when("step-done", 12))
+    assert ended.code == -9, ended.text
+
+
+def policies(job: Job) -> list[str]:
+    with job.world() as world:
+        return [item["metadata"]["name"] for item in world.cluster.list(*NNCP).items]
+
+
+def well_done(job: Job, ended: Ended) -> None:
+    assert ended.code == 0, ended.text
+    with job.world() as world:
+        shown = world.show()
+        assert {node: pairs(world, node)["vmnet"] for node in shown["nodes"]} == dict.fromkeys(
+            shown["nodes"], "br-phy"
+        )
+    assert [name for name, vm in shown["vms"].items() if not vm["reachable"]] == []
+    assert [
+        name for name, node in shown["nodes"].items() if "br-vmdata" in node["bridges"] or node["cordoned"]
+    ] == []
+    assert policies(job) == ["br-vmdata-migrated"]
+
+
+def test_a_policy_that_somebody_edits_meanwhile_is_not_overwritten(job: Job) -> None:
+    crash_in_the_second_node(job)
+    theirs = {
+        "spec": {
+            "desiredState": {
+                "ovn": {"bridge-mappings": [{"localnet": "vmnet", "bridge": "br-vmdata", "state": "present"}]}
+            }
+        }
+    }
+    with job.world() as world:
+        world.tick(10)
+        world.edit().cluster.write(MergePatch(Ref(*NNCP, OWN), theirs))
+        world.tick(10)
+        assert pairs(world, "worker-02")["vmnet"] == "br-vmdata"
+    ended = job.apply()
+    assert ended.code in (3, 4), ended.text
+    assert "worker-02/prove" in ended.err, ended.err
+    with job.world() as world:
+        assert pairs(world, "worker-02")["vmnet"] == "br-vmdata"
+        assert world.show()["nodes"]["worker-02"]["cordoned"]
+
+
+def test_an_enactment_deleted_by_hand_is_said_and_can_be_mended(job: Job) -> None:
+    crash_in_the_second_node(job)
+    with job.world() as world:
+        world.tick(10)
+        world.controllers_off("nmstate-operator")
+        world.edit().cluster.write(Delete(Ref(*NNCE, f"worker-02.{OWN}")))
+    ended = job.apply()
+    assert ended.code == 3, ended.text
+    assert f"policy {OWN} on worker-02" in ended.err
+    assert f"`oc delete nncp {OWN}`" in ended.err
+
+
+def test_a_handler_that_never_comes_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    job = make_job(tmp_path / "job", "nncp")
+    crashed = job.apply(boundary=kill_when(*FIRST_NODE_DONE))
+    assert crashed.code == -9
+    with job.world() as world:
+        world.controllers_off("nmstate-operator")
+    ended = job.apply()
+    assert ended.code == 3, ended.text
+    assert "worker-02/remap/vmnet" in ended.err and f"policy {OWN}" in ended.err
+    assert OWN not in policies(job), "a policy that nobody has enacted is not left to strike later"
+    with job.world() as world:
+        shown = world.show()
+        assert pairs(world, "worker-02")["vmnet"] == "br-vmdata"
+    assert shown["nodes"]["worker-02"]["cordoned"] and not shown["nodes"]["worker-03"]["cordoned"]
+    assert all(vm["reachable"] for vm in shown["vms"].values())
+
+
+def test_a_node_that_is_deleted_stops_the_run_before_it_is_touched(job: Job) -> None:
+    assert job.apply(boundary=kill_when(*FIRST_NODE_DONE)).code == -9
+    with job.world() as world:
+        world.edit().cluster.write(Delete(Ref("v1", "Node", "worker-02")))
+    ended = job.apply()
+    assert ended.code in (3, 4), ended.text
+    assert "worker-02" in ended.err
+
+
+def test_a_new_label_meanwhile_applies_everything_anew_and_harms_nothing(job: Job) -> None:
+    crash_in_the_second_node(job)
+    with job.world() as world:
+        for node in ("worker-01", "worker-02"):
+            world.edit().cluster.write(
+                MergePatch(Ref("v1", "Node", node), {"metadata": {"labels": {"zone": "b"}}})
+            )
+        world.tick(30)
+    well_done(job, job.apply())
+
+
+def test_a_policy_that_comes_back_after_it_was_withdrawn_is_told(job: Job) -> None:
+    with job.world() as world:
+        (old,) = world.cluster.list(*NNCP).items
+    assert job.apply(boundary=kill_when("step-done", 2)).code == -9
+    body: dict[str, Any] = {"metadata": {"name": "br-vmdata"}, "spec": old["spec"]}
+    with job.world() as world:
+        world.edit().cluster.write(Create(Ref(*NNCP, "br-vmdata"), body))
+        world.tick(30)
+    ended = job.apply()
+    assert ended.code in (3, 4), ended.text
+    assert "policy/br-vmdata" in ended.err or "policy br-vmdata" in ended.err
+
+
+def test_a_gateway_that_answers_no_ping_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "nncp"
+    document = yaml.safe_load((folder / "world.yaml").read_text())
+    document["spec"]["probes"] = {"gateway": "down"}
+    job = job_of(tmp_path / "job", document, {"vmnet.yaml": (folder / "hot" / "vmnet.yaml").read_text()})
+    well_done(job, job.apply())
