@@ -137,11 +137,10 @@ class _Node:
             self.memory["lost"] = None
             self.attach(self.comes_by_itself)
 
-    def open_checkpoint(self, unit: str, timeout: float) -> None:
+    def open_checkpoint(self, timeout: float) -> None:
         self.memory["checkpoints"] += 1
         self.memory["checkpoint"] = {
             "number": self.memory["checkpoints"],
-            "unit": unit,
             "bridges": self.memory["bridges"],
             "ends": self.now + timeout,
         }
@@ -225,7 +224,7 @@ class _Node:
     def do_checkpoint(self, unit: str, job: Job) -> bool:
         if self.memory["checkpoint"]:
             return self.then(job, "conflict", job["begun"] + CONFLICT)
-        self.open_checkpoint(unit, job["timeout"])
+        self.open_checkpoint(job["timeout"])
         job["path"] = path_of(self.memory["checkpoint"])
         self.say(job, f"Created checkpoint {job['path']}")
         return self.then(job, "delete", job["begun"] + DELETE)
