@@ -628,7 +628,7 @@ def hotplug(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Finished(f"VM {vm} runs on with its cards plugged")
     if facts.value(f"{at}/restart-required"):
         return Stop(
-            f"KubeVirt can't plug the cards into {vm}, and wants a restart (RestartRequired): plan again with `attach: restart`"
+            f"KubeVirt can't plug the cards into {vm}, and wants a restart (RestartRequired): `ovsplan abandon` this run, and plan again with `attach: restart`"
         )
     if facts.value(f"{at}/migration-required") and done.outcomes.get("plugged") != "timed-out":
         return _by_migration(args, facts, done, checks)
@@ -665,7 +665,7 @@ def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tup
     vm, namespace = args["vm"], args["vm"].partition("/")[0]
     if facts.value(f"machine/{vm}/migratable") is not True:
         return Stop(
-            f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: plan again with `attach: restart`"
+            f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: `ovsplan abandon` this run, and plan again with `attach: restart`"
         )
     if isinstance(facts.get(f"cluster/migrating/{vm}"), Known):
         if "moved" in done.outcomes:

@@ -126,7 +126,7 @@ def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:
         key = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
         try:
             config = json.loads(item.get("spec", {}).get("config") or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             facts[f"network/{key}"] = Unknown("spec.config is not JSON")
             continue
         if not isinstance(config, dict) or config.get("topology") != "localnet":
