@@ -16,6 +16,7 @@ VERBS = {
     "apply": "Do it, one node at a time; resumes an unfinished run.",
     "show": "Show a plan file, or a run.",
     "status": "Show how the run stands, node by node, and what to do next.",
+    "history": "List past runs: when, by whom, what, and how they ended.",
     "stop": "Ask a running apply to stop after the op in flight.",
     "mark": "Say that an action is done, or not done, by your own word.",
     "abandon": "Give up an unfinished run for good.",

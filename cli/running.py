@@ -168,7 +168,7 @@ class Kept:
                 f"The copy of this run in the cluster is not up to date: {self._keeper.trouble}", err=True
             )
             return
-        click.echo(f"Copy of this run in the cluster: {in_secrets(*self._copy.size)}.")
+        click.echo(f"Copy of this run in the cluster: {in_secrets(self._copy.size)}.")
 
     def tidy(self) -> None:
         """Remove the copies of runs that ended long ago."""
@@ -180,9 +180,9 @@ class Kept:
             click.echo(f"Older copies in the cluster could not be removed: {error}", err=True)
 
 
-def in_secrets(size: int, secrets: int) -> str:
-    """How large a copy is."""
-    return f"{human(size)} in {secrets} Secrets of namespace {NAMESPACE}"
+def in_secrets(size: int) -> str:
+    """How large a copy is, and where."""
+    return f"{human(size)} in Secrets of namespace {NAMESPACE}"
 
 
 def lease_holder(opened: Opened) -> Holder | None:

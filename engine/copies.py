@@ -61,7 +61,6 @@ class Copy:
     images: tuple[Part, ...]
     version: str
     size: int
-    secrets: int
 
     @property
     def is_unfinished(self) -> bool:
@@ -200,7 +199,6 @@ class Copies:
             images=images,
             version=str(secret["metadata"]["resourceVersion"]),
             size=sum(part.size for part in found),
-            secrets=1 + sum(part.chunks for part in found),
         )
 
     def _read_part(self, run: str, part: Part) -> bytes:
@@ -265,10 +263,10 @@ class RunCopy:
         self._last_image = fresh[-1].id if fresh else self._last_image
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Bytes, and Secrets."""
-        parts = [part for part in (self._plan_part, self._head, *self._images) if part is not None]
-        return sum(part.size for part in parts), 1 + sum(part.chunks for part in parts)
+    def size(self) -> int:
+        """Bytes, as they are kept."""
+        parts = (self._plan_part, self._head, *self._images)
+        return sum(part.size for part in parts if part is not None)
 
     def _name(self, status: str) -> None:
         assert self._plan_part is not None and self._head is not None

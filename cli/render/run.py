@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -92,6 +93,21 @@ def render_status(nodes: Sequence[NodeProgress]) -> str:
             shown = f"{title:<28} {paint(state)}"
             lines.append(f"  {number:>2}  {shown}" + (f"  {detail}" if detail else ""))
         blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def render_history(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Past runs, two or three lines each: what, how it ended, why it did so."""
+    blocks = []
+    for row in rows:
+        ended = f" to {row['ended']}" if row["ended"] else ""
+        done = f"{row['actions']['done']}/{row['actions']['all']} actions"
+        lines = [
+            f"{click.style(row['run'], bold=True)}  {paint(row['status'])}  {done}",
+            f"  {row['began']}{ended}, by {row['who']}",
+            f"  {row['plan']}, on {', '.join(row['nodes']) or 'no node'}",
+        ]
+        blocks.append("\n".join([*lines, *([f"  {row['message']}"] if row["message"] else [])]))
     return "\n\n".join(blocks)
 
 

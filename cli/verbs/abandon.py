@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from cli.wiring import state_option
+from cli.running import StoreAt, copies_of, held, write_end
+from cli.wiring import Opened, Where, open_world, say_target, state_option, target_options
 from plans.errors import InputError
 from plans.readings.cluster import CORDONED_BY
-from state.journal import UNFINISHED, Journal
+from state.journal import UNFINISHED, Journal, Run
 from state.lock import Lock
 from state.store import Store
 
@@ -18,25 +19,56 @@ from state.store import Store
 @click.command("abandon")
 @click.argument("run")
 @click.option("--reason", default="", help="Why; it is kept with the run.")
+@target_options
 @state_option
-def command(run: str, reason: str, state: str) -> None:
-    """Give up RUN: it is never resumed. Nothing is undone; what it cordoned stays cordoned."""
+def command(run: str, reason: str, where: Where, state: str) -> None:
+    """Give up RUN: it is never resumed. Nothing is undone; what it cordoned stays cordoned.
+
+    With a target, its copy in the cluster says so too; and RUN may be one whose state database is lost.
+    """
+    reason = reason or "abandoned"
+    if where.is_given:
+        _in_cluster(open_world(where), run, reason, state)
+        return
     store = Store(Path(state))
-    journal = Journal(store)
-    found = journal.find_run(run)
+    found = _unfinished(Journal(store), run)
+    with Lock(store, "ovsplan abandon"):
+        Journal(store).abandon(found.id, reason, time.time())
+    _say_held(Journal(store), found)
+
+
+def _in_cluster(opened: Opened, run: str, reason: str, state: str) -> None:
+    say_target(opened.info.title)
+    copies = copies_of(opened)
+    with StoreAt(state, opened.info.identity) as place:
+        store = place.make()
+        with Lock(store, "ovsplan abandon") as lock, held(opened, store, lock) as hold:
+            copy = next((copy for copy in copies.unfinished() if copy.run.startswith(run)), None)
+            if copy and copy.store != store.name():
+                copies.restore(copy, store)
+            found = _unfinished(Journal(store), run)
+            Journal(store).abandon(found.id, reason, time.time())
+            if copy:
+                write_end(copies, hold, copy, Journal(store).find_run(found.id))
+        _say_held(Journal(store), found)
+
+
+def _unfinished(journal: Journal, name: str) -> Run:
+    found = journal.find_run(name)
     if found.status not in UNFINISHED:
         raise InputError(f"run {found.id} is {found.status}: there is nothing to abandon")
-    with Lock(store, "ovsplan abandon"):
-        journal.abandon(found.id, reason or "abandoned", time.time())
-    steps = journal.steps(found.id)
-    plan = journal.plan_of(found)
-    held = [
+    return found
+
+
+def _say_held(journal: Journal, run: Run) -> None:
+    steps = journal.steps(run.id)
+    held_nodes = [
         a.node
-        for a in plan.actions
+        for a in journal.plan_of(run).actions
         if a.id.endswith("/cordon") and a.id in steps and not _is_over(steps, a.node)
     ]
-    click.echo(f"Run {found.id} is abandoned. Nothing was undone.")
-    for node in held:
+    click.echo(f"Run {run.id} is abandoned. Nothing was undone.")
+    for node in held_nodes:
         click.echo(
             f"  {node} may still be cordoned by it: oc adm uncordon {node}; oc annotate node {node} {CORDONED_BY}-"
         )

@@ -5,14 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from cli.render.run import at, render_status
+from cli.running import check_plan_of, copies_of, in_secrets, lease_holder
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
+from engine.copies import Copy
+from engine.lease import NAMESPACE
 from plans.document import Plan
+from plans.errors import InputError
 from plans.progress import progress, vms_without_network
+from providers.ports import Forbidden, PortError
 from state.journal import Journal, Run
 from state.lock import current, death
 from state.store import Store
@@ -25,10 +31,32 @@ from state.store import Store
 def command(where: Where, state: str, name: str | None) -> None:
     """Show the latest run: each node's checklist, what it waits for and since when, and the next command.
 
-    With a target, also the VMs that have no network now.
+    With a target, also the VMs that have no network now, who acts on the cluster, and the copy of the run that is kept
+    there; where there is no state database, the run that this copy is of.
     """
     opened = open_world(where) if where.is_given else None
+    if opened and not Path(state).exists() and (copy := _latest_copy(opened)):
+        with TemporaryDirectory(prefix="ovsplan-") as folder:
+            store = Store(Path(folder) / "state.db", opened.info.identity, create=True)
+            check_plan_of(copies_of(opened), copy, opened)
+            copies_of(opened).restore(copy, store)
+            _show(store, opened, state, copy.run, copy)
+            store.close()
+        return
     store = Store(Path(state), opened.info.identity if opened else None)
+    _show(store, opened, state, name, None)
+
+
+def _latest_copy(opened: Opened) -> Copy | None:
+    """The copy to tell of; None also for somebody who may not see any."""
+    try:
+        return copies_of(opened).latest()
+    except Forbidden:
+        return None
+
+
+def _show(store: Store, opened: Opened | None, state: str, name: str | None, copy: Copy | None) -> None:
+    """One run of a store; `copy`, when the store is not the user's, but was filled from that."""
     journal = Journal(store)
     runs = journal.runs()
     if not runs:
@@ -39,19 +67,44 @@ def command(where: Where, state: str, name: str | None) -> None:
     say_target(opened.info.title if opened else plan.target.title)
     steps = step_states(journal, run.id)
     word = run.status
+    acting = lease_holder(opened) if opened else None
     if word == "running" and not _is_alive(store):
-        word = "interrupted (its process is gone)"
+        word = "running elsewhere" if acting else "interrupted (its process is gone)"
     click.echo(f"Run {run.id}: {word}, begun {at(run.began)} by {run.who}")
+    if acting:
+        click.echo(f"  acting on the cluster now: {acting.describe()}")
+    if copy:
+        click.echo(
+            f"  {state} is not there: this is from the copy in the cluster, {in_secrets(copy.size)}, last "
+            f"written on {copy.host}"
+        )
     if run.message:
         click.echo(f"  {run.message}")
     click.echo("\n" + render_status(progress(plan, steps)) + "\n")
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
+    if opened and not copy:
+        _say_copy(opened, store, run)
     options = (opened.options if opened else "--twin DIR") + (
         f" --state {state}" if state != DEFAULT_STATE else ""
     )
     click.echo(f"Next: {_next(store, run, options)}")
+
+
+def _say_copy(opened: Opened, store: Store, run: Run) -> None:
+    """The copy of the run in the cluster, and whether somebody else has gone on with it."""
+    try:
+        found = copies_of(opened).find(run.id)
+    except (PortError, InputError) as error:
+        click.echo(f"Copy of this run in the cluster: {error}")
+        return
+    if found is None:
+        click.echo(f"Copy of this run in the cluster: none in namespace {NAMESPACE}.")
+        return
+    click.echo(f"Copy of this run in the cluster: {in_secrets(found.size)}.")
+    if found.store != store.name():
+        click.echo(f"  It went on elsewhere since: it is {found.status} there, last written on {found.host}.")
 
 
 def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
