@@ -52,6 +52,9 @@ class Cluster:
 
     lanes = 1
 
+    def await_news(self, requests: Any, seconds: float) -> bool:
+        return False
+
     def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
         match request:
             case ListRequest(kind=kind):

@@ -27,6 +27,8 @@ from providers.ports import World
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_STATE = ".ovsplan/state.db"
+LANES = 16
+"""How many requests a real cluster gets at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def open_world(where: Where) -> Opened:
     info, world = open_target(
         twin=where.twin, context=where.context, target=where.target, kubeconfig=where.kubeconfig
     )
-    return Opened(info, world, Interpreter(world), where.options)
+    lanes = LANES if info.kind == "cluster" else 1
+    return Opened(info, world, Interpreter(world, lanes), where.options)
 
 
 def say_target(title: str) -> None:

@@ -26,6 +26,9 @@ from state.journal import Journal, Outcome, Run, StepRow
 
 POLL_SECONDS = 0.5
 FIRST_POLL_SECONDS = 0.01
+WATCH_SECONDS = 2.0
+"""The longest single watch: a signal is noticed after it."""
+
 LOST_LIMIT = 20
 """How often an action may lose a race (its guard failed, a 409) before it gives up."""
 
@@ -250,6 +253,7 @@ class Executor:
             self._clock.wait_until(began + op.at_least)
         pause, reported = FIRST_POLL_SECONDS, 0.0
         views = sorted({view_of(check.path) for check in (*op.checks, *op.unless)})
+        requests = [request for view in views for request in reading(view, began).requests]
         while True:
             facts = Facts(observe(self._hands, self._clock, views))
             missing = judge_all(op.checks, facts)
@@ -262,7 +266,9 @@ class Executor:
                 reported = waited
                 self._reporter.waiting(action, op, _missing(missing), waited)
             self._stop_if_asked()
-            self._clock.wait_until(self._clock.now() + min(pause, op.deadline - waited))
+            left = op.deadline - waited
+            if pause < POLL_SECONDS or not self._hands.await_news(requests, min(WATCH_SECONDS, left)):
+                self._clock.wait_until(self._clock.now() + min(pause, left))
             pause = min(pause * 2, POLL_SECONDS)
 
     def _record(self, action: Action, op: Record) -> Any:

@@ -7,13 +7,14 @@ that are found done, objects of deterministic names, and announcements.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.copies import RunCopy
 from engine.reach import Failures, Hands, Reporter
 from plans.actions import Action
-from plans.ops import READ_ONLY, AnyOp, CommandRequest, ListRequest, Record, SelectRequest
-from plans.readings import Reply
+from plans.ops import READ_ONLY, AnyOp, Record
+from plans.readings import AnyRequest, Reply
 from providers.ports import PortError
 
 
@@ -39,8 +40,11 @@ class Keeper(Reporter):
     def lanes(self) -> int:
         return self._hands.lanes
 
-    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def ask(self, request: AnyRequest) -> Reply:
         return self._hands.ask(request)
+
+    def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:
+        return self._hands.await_news(requests, seconds)
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         """Do one op, once the copy has all that an heir would need to know. Raises as the hands do, and Locked."""

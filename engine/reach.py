@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from plans.actions import Action
-from plans.ops import AnyOp, CommandRequest, ListRequest, SelectRequest
-from plans.readings import Reply
+from plans.ops import AnyOp
+from plans.readings import AnyRequest, Reply
 
 
 class Hands(Protocol):
@@ -17,8 +18,12 @@ class Hands(Protocol):
         """How many requests may be under way at once."""
         ...
 
-    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def ask(self, request: AnyRequest) -> Reply:
         """The answer, or a NoReply with the reason. Changes nothing."""
+        ...
+
+    def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:
+        """Return when an answer may be another one, or after `seconds`; False, at once, when that can't be watched."""
         ...
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:

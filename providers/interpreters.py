@@ -23,7 +23,7 @@ from plans.ops import (
     SelectRequest,
     Transact,
 )
-from plans.readings import NoReply, Reply
+from plans.readings import AnyRequest, NoReply, Reply
 from providers import ports
 
 DATABASE = "Open_vSwitch"
@@ -70,8 +70,9 @@ class Interpreter:
         """`lanes`: how many requests the world takes at once."""
         self._world = world
         self.lanes = lanes
+        self._seen: dict[ListRequest, str] = {}
 
-    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def ask(self, request: AnyRequest) -> Reply:
         """The answer to one request, or why there is none. Changes nothing."""
         try:
             return self._answer(request)
@@ -88,7 +89,7 @@ class Interpreter:
         with _translated():
             self._write(op, dry_run=True)
 
-    def _answer(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def _answer(self, request: AnyRequest) -> Reply:
         match request:
             case ListRequest():
                 return self._list(request)
@@ -121,6 +122,31 @@ class Interpreter:
                 return "done", None
         raise TypeError(f"{op.op} is not performed by an interpreter")
 
+    def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:
+        """Return when something that `requests` ask about has changed, or after `seconds`; True when that was watched.
+
+        False, at once: a watch can't tell, as it is not only objects that are asked for.
+        """
+        if self.lanes <= 1 or not requests or not all(isinstance(r, ListRequest) for r in requests):
+            return False
+        request = requests[-1]
+        if not isinstance(request, ListRequest) or request not in self._seen:
+            return False
+        changes = self._world.cluster.watch(
+            request.api,
+            request.kind,
+            since=self._seen[request],
+            timeout=seconds,
+            namespace=request.namespace,
+            labels=dict(request.labels) or None,
+            fields=dict(request.fields) or None,
+        )
+        try:
+            next(iter(changes), None)
+        except ports.PortError:
+            return False  # whatever it is, the next look will say so
+        return True
+
     def _list(self, request: ListRequest) -> Reply:
         try:
             listing = self._world.cluster.list(
@@ -135,6 +161,7 @@ class Interpreter:
             if request.optional:
                 return None
             raise
+        self._seen[request] = listing.resource_version
         return list(listing.items)
 
     def _write(self, op: Patch | Create | Apply | Edit | Delete, *, dry_run: bool = False) -> tuple[str, Any]:

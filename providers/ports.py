@@ -195,8 +195,21 @@ class Cluster(Protocol):
         """
         ...
 
-    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
-        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one. Raises Expired."""
+    def watch(
+        self,
+        api: str,
+        kind: str,
+        *,
+        since: str,
+        timeout: float,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Iterator[Event]:
+        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one. Raises Expired.
+
+        The selectors are those of `list`.
+        """
         ...
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:

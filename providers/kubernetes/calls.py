@@ -77,19 +77,34 @@ def page(
     continued: str,
 ) -> Call:
     """One page of a list; `continued` is the token that the page before gave."""
-    query = [("limit", str(PAGE))]
-    for name, selector in (("labelSelector", labels), ("fieldSelector", fields)):
-        if selector:
-            query.append((name, ",".join(f"{key}={value}" for key, value in selector.items())))
+    query = [("limit", str(PAGE)), *_selectors(labels, fields)]
     if continued:
         query.append(("continue", continued))
     return Call(f"list {kind}", "GET", _collection(resource, namespace), tuple(query))
 
 
-def watching(resource: Resource, kind: str, since: str, seconds: int) -> Call:
+def watching(
+    resource: Resource,
+    kind: str,
+    since: str,
+    seconds: int,
+    namespace: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    fields: Mapping[str, str] | None = None,
+) -> Call:
     """The changes after `since`, for so many seconds."""
-    query = (("watch", "1"), ("resourceVersion", since), ("timeoutSeconds", str(seconds)))
-    return Call(f"watch {kind}", "GET", _collection(resource, None), query)
+    query = [("watch", "1"), ("resourceVersion", since), ("timeoutSeconds", str(seconds))]
+    query += _selectors(labels, fields)
+    return Call(f"watch {kind}", "GET", _collection(resource, namespace), tuple(query))
+
+
+def _selectors(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> list[tuple[str, str]]:
+    given = (("labelSelector", labels), ("fieldSelector", fields))
+    return [
+        (name, ",".join(f"{key}={value}" for key, value in selector.items()))
+        for name, selector in given
+        if selector
+    ]
 
 
 def writing(resource: Resource, request: Write, *, dry_run: bool) -> Call:

@@ -102,13 +102,24 @@ class KubernetesCluster:
                     raise
         raise AssertionError("the last attempt returns or raises")
 
-    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
+    def watch(
+        self,
+        api: str,
+        kind: str,
+        *,
+        since: str,
+        timeout: float,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Iterator[Event]:
         resource = self._resource(api, kind)
         silent_at = time.monotonic() + timeout
         while (left := silent_at - time.monotonic()) > 0:
             # The server counts whole seconds from the start of a stream, we from the last event: a stream that
             # ended before its time, or was lost, is taken up where it ended.
-            with self._opened(calls.watching(resource, kind, since, math.ceil(left)), left) as stream:
+            call = calls.watching(resource, kind, since, math.ceil(left), namespace, labels, fields)
+            with self._opened(call, left) as stream:
                 try:
                     for event in _events(stream):
                         since = event.object["metadata"]["resourceVersion"]

@@ -15,7 +15,7 @@ from typing import Any
 from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Unreachable, Write
 from providers.twin import nmstatectl, node_shell
 from providers.twin.forwarding import Forwarding
-from providers.twin.kube import Api
+from providers.twin.kube import Api, selects
 from providers.twin.kubelet import Kubelet
 from providers.twin.kubevirt import KubeVirt
 from providers.twin.networkmanager import NetworkManager
@@ -212,9 +212,21 @@ class _Cluster:
     ) -> Listing:
         return self._api.list(api, kind, namespace, labels, fields, keep)
 
-    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
+    def watch(
+        self,
+        api: str,
+        kind: str,
+        *,
+        since: str,
+        timeout: float,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Iterator[Event]:
         for _, event, body in self._api.events(api, kind, int(since or 0)):
-            yield Event(event, json.loads(body))
+            found = Event(event, json.loads(body))
+            if selects(found.object, namespace, labels, fields):
+                yield found
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:
         return self._api.write(request, dry_run)

@@ -95,10 +95,7 @@ class Api:
             if namespace is not None and not key.rpartition(SEP)[2].startswith(f"{namespace} "):
                 continue
             item = self._store.get(key)
-            have = item["metadata"].get("labels", {})
-            if any(have.get(name) != value for name, value in (labels or {}).items()):
-                continue
-            if all(_field(item, path) == value for path, value in (fields or {}).items()):
+            if selects(item, None, labels, fields):
                 items.append(_kept(_as_asked(known, item), keep) if keep else _as_asked(known, item))
         return Listing(tuple(items), str(self.version))
 
@@ -413,6 +410,21 @@ def _reviewed(kind: Kind, body: Body) -> Body:
     else:
         status = {"userInfo": {"username": USER, "groups": ["system:authenticated"]}}
     return {**body, "apiVersion": kind.api, "kind": kind.name, "status": status}
+
+
+def selects(
+    body: Body,
+    namespace: str | None,
+    labels: Mapping[str, str] | None,
+    fields: Mapping[str, str] | None,
+) -> bool:
+    """Whether a list or a watch with these selectors is about an object."""
+    have = body["metadata"].get("labels", {})
+    return (
+        (namespace is None or body["metadata"].get("namespace") == namespace)
+        and all(have.get(name) == value for name, value in (labels or {}).items())
+        and all(_field(body, path) == value for path, value in (fields or {}).items())
+    )
 
 
 def _check_selector(kind: Kind, fields: Mapping[str, str]) -> None:

@@ -34,6 +34,7 @@ from providers.ports import (
 )
 from providers.twin import node_shell
 from providers.twin.host import Host
+from providers.twin.kube import selects
 from providers.twin.transact import Outcome
 
 T = TypeVar("T")
@@ -212,13 +213,23 @@ class ServedCluster:
 
         return self._serve("list", " ".join((kind, *limits)), act)
 
-    def watch(self, api: str, kind: str, *, since: str, timeout: float) -> Iterator[Event]:
+    def watch(
+        self,
+        api: str,
+        kind: str,
+        *,
+        since: str,
+        timeout: float,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Iterator[Event]:
         position = int(since or 0)
         while True:
             position, events = self._await(api, kind, position, timeout)
             if not events:
                 return
-            yield from events
+            yield from (e for e in events if selects(e.object, namespace, labels, fields))
 
     def _await(self, api: str, kind: str, since: int, timeout: float) -> Seen:
         start = -1.0

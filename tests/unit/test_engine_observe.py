@@ -22,6 +22,9 @@ class Counting:
 
     lanes = 1
 
+    def await_news(self, requests: Any, seconds: float) -> bool:
+        return False
+
     def ask(self, request: Any) -> Any:
         self.asked.append(request)
         return self._hands.ask(request)
@@ -67,6 +70,9 @@ def test_planning_changes_nothing_in_the_world(tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_answer_makes_every_fact_unknown() -> None:
     class Silent:
         lanes = 1
+
+        def await_news(self, requests: Any, seconds: float) -> bool:
+            return False
 
         def ask(self, request: Any) -> NoReply:
             return NoReply("connection refused")

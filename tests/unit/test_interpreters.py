@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -323,3 +323,42 @@ def test_a_rehearsal_fails_as_the_write_would(error: Exception, raised: type[Exc
     op = Patch(label="a", title="a", ref=ObjectRef("v1", "Node", "n"), patch={})
     with pytest.raises(raised):
         hands(error)[0].rehearse(op)
+
+
+class Watching:
+    """A cluster that lists at version 9, and tells of one change after that."""
+
+    def __init__(self) -> None:
+        self.watched: list[Any] = []
+
+    def list(self, *_: Any, **__: Any) -> ports.Listing:
+        return ports.Listing((), "9")
+
+    def watch(self, api: str, kind: str, **how: Any) -> Iterator[ports.Event]:
+        self.watched.append((kind, how["since"], how["timeout"], how["fields"]))
+        yield ports.Event("MODIFIED", {})
+
+
+def watching(lanes: int) -> tuple[Interpreter, Watching]:
+    world = type("World", (), {"cluster": Watching()})()
+    return Interpreter(cast(ports.World, world), lanes), world.cluster
+
+
+def test_news_of_one_object_is_watched_from_where_it_was_listed() -> None:
+    interpreter, cluster = watching(lanes=16)
+    request = ListRequest("v1", "Pod", fields=(("metadata.name", "a"),))
+    assert not interpreter.await_news([request], 2.0), "nothing was listed yet"
+    interpreter.ask(request)
+    assert interpreter.await_news([request], 2.0)
+    assert cluster.watched == [("Pod", "9", 2.0, {"metadata.name": "a"})]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "others"), [(1, []), (16, [CommandRequest("n", ("x",))])], ids=["a twin", "not only objects"]
+)
+def test_where_a_watch_cannot_tell_the_caller_looks_again_by_itself(lanes: int, others: list[Any]) -> None:
+    interpreter, cluster = watching(lanes)
+    request = ListRequest("v1", "Pod")
+    interpreter.ask(request)
+    assert not interpreter.await_news([request, *others], 2.0)
+    assert cluster.watched == []

@@ -131,6 +131,9 @@ class Backwards:
 
     lanes = 1
 
+    def await_news(self, requests: Any, seconds: float) -> bool:
+        return False
+
     def ask(self, request: Any) -> Any:
         reply = self._hands.ask(request)
         return reply[::-1] if isinstance(reply, list) else _backwards(reply)
