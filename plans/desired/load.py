@@ -100,13 +100,12 @@ _WORDINGS = {
             ("spec", "order"): "a list of nodes, or {canary: NODE, then: fewest-vms}",
             ("spec", "order", "canary"): "the name of the node that goes first",
             ("spec", "evacuate"): "a mapping; {} is the usual evacuation",
-            ("spec", "evacuate", "vms"): "a mapping of NAMESPACE/NAME to 'live-migrate' or 'stay'",
+            ("spec", "evacuate", "vms"): "a mapping of NAMESPACE/NAME to 'live-migrate', 'restart' or 'stay'",
+            ("spec", "proof"): "{canary: {image: IMAGE}}",
+            ("spec", "proof", "canary"): "{image: IMAGE}, of any image that has `sleep`",
+            ("spec", "proof", "canary", "image"): "the name of an image that has `sleep`",
         },
         later_fields=frozenset({("spec", "convert"), ("spec", "attest")}),
-        later_values={
-            ("spec", "evacuate", "default"): frozenset({"restart"}),
-            ("spec", "evacuate", "vms", "*"): frozenset({"restart"}),
-        },
         variants=frozenset({ORDER_LIST, ORDER_CANARY}),
     ),
 }

@@ -37,7 +37,7 @@ Node = Annotated[str, AfterValidator(names.node_name)]
 VmAddress = Annotated[str, AfterValidator(names.vm_address)]
 LabelKey = Annotated[str, AfterValidator(names.label_key)]
 LabelValue = Annotated[str, AfterValidator(names.label_value)]
-Leaving = Literal["live-migrate", "stay"]
+Leaving = Literal["live-migrate", "restart", "stay"]
 
 
 class Model(BaseModel):
@@ -240,6 +240,7 @@ class Evacuate(Model):
     default: Leaving = "live-migrate"
     vms: Mapping[VmAddress, Leaving] = Field(default_factory=dict)
     return_to: Literal["origin", "none"] = Field(default="origin", alias="return")
+    pods: Literal["evict", "leave"] | None = None
 
     def leaving(self, vm: str) -> Leaving:
         """How the VM `namespace/name` is treated."""
@@ -272,10 +273,29 @@ class RolloutMetadata(Model):
     name: Annotated[str, AfterValidator(names.object_name)]
 
 
+def _image(value: str) -> str:
+    if not value or any(character.isspace() for character in value):
+        raise ValueError(f"{value!r} is not the name of an image. Write one that has `sleep` in it.")
+    return value
+
+
+class CanaryPod(Model):
+    """The pod that proves an emptied node's path before VMs return to it. `image`: any that has `sleep`."""
+
+    image: Annotated[str, AfterValidator(_image)]
+
+
+class Proof(Model):
+    """How an emptied node's new path is proven."""
+
+    canary: CanaryPod
+
+
 class RolloutSpec(Model):
     order: Order | None = None
     evacuate: Evacuate | None = None
     attach: Literal["restart", "hotplug"] | None = None
+    proof: Proof | None = None
 
 
 class Rollout(Model):

@@ -142,7 +142,7 @@ def test_problems_of_all_files_come_at_once_sorted_by_file_and_line() -> None:
         "Change it.",
         "b.yaml:1:7: kind: found 'VMNetwrk', expected VMNetwork or Rollout. Did you mean 'VMNetwork'?",
         "b.yaml:8:48: spec.evacuate.return: found 'home', expected 'origin' or 'none'. Change it.",
-        "b.yaml:9:3: spec.ordre: unknown field; expected attach, evacuate or order. Did you mean 'order'?",
+        "b.yaml:9:3: spec.ordre: unknown field; expected attach, evacuate, order or proof. Did you mean 'order'?",
         "c.yaml:2:1: found a tab in the indentation; YAML takes only spaces there. Replace it.",
     ]
 

@@ -562,22 +562,25 @@ ROLLOUTS = [
         "is the usual evacuation. Change it.",
     ),
     case(
-        "restart",
-        [N, rollout("  evacuate: {default: restart}\n")],
-        "b.yaml:5:23: spec.evacuate.default: 'restart' is not supported by this version; "
-        "expected 'live-migrate' or 'stay'. Change it.",
+        "pods",
+        [N, rollout("  evacuate: {pods: delete}\n")],
+        "b.yaml:5:20: spec.evacuate.pods: found 'delete', expected 'evict' or 'leave'. Change it.",
     ),
     case(
-        "vm restart",
-        [N, rollout("  evacuate: {vms: {db/oracle-1: restart}}\n")],
-        "b.yaml:5:33: spec.evacuate.vms[db/oracle-1]: 'restart' is not supported by this "
-        "version; expected 'live-migrate' or 'stay'. Change it.",
+        "canary without an image",
+        [N, rollout("  proof: {canary: {}}\n")],
+        "b.yaml:5:11: spec.proof.canary.image: missing; expected the name of an image that has `sleep`. Add it.",
+    ),
+    case(
+        "canary of no image",
+        [N, rollout("  proof: {canary: {image: two words}}\n")],
+        "b.yaml:5:27: spec.proof.canary.image: 'two words' is not the name of an image. Write one that has `sleep` in it.",
     ),
     case(
         "vm unknown",
         [N, rollout("  evacuate: {vms: {db/oracle-1: live-migrat}}\n")],
         "b.yaml:5:33: spec.evacuate.vms[db/oracle-1]: found 'live-migrat', expected "
-        "'live-migrate' or 'stay'. Did you mean 'live-migrate'?",
+        "'live-migrate', 'restart' or 'stay'. Did you mean 'live-migrate'?",
     ),
     case(
         "vm no ns",
