@@ -11,6 +11,7 @@ from difflib import get_close_matches
 import click
 
 VERBS = {
+    "init": "Write the desired state that says what a cluster has, to begin with.",
     "validate": "Check desired-state files; report every error at once.",
     "plan": "Show what would be done, and change nothing.",
     "apply": "Do it, one node at a time; resumes an unfinished run.",
