@@ -1,4 +1,4 @@
-"""Programs of this machine, run behind a prefix (`ip netns exec NAME`) beside one set of OVS daemons.
+"""Programs of this machine, run behind a prefix (`ip netns exec NAME`, `nsenter -t PID -m -n`) beside one set of OVS daemons.
 
 Invariant: a command that may have run is never reported as one that did not. Unreachable is raised only
 when the program itself was not started; a command cut short by its deadline is InDoubt.
@@ -14,7 +14,9 @@ from providers.node.process import OutOfTime, finish
 from providers.ovsdb.client import UnixOvsdb
 from providers.ports import Finished, InDoubt, NodeShell, Ovsdb, Unreachable
 
-_NO_NAMESPACE = re.compile(r'(Cannot open network namespace|setting the network namespace) "')
+_NO_NAMESPACE = re.compile(
+    r'(Cannot open network namespace|setting the network namespace) "|nsenter: (cannot open|reassociate to) '
+)
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 
@@ -51,7 +53,7 @@ class LocalShell:
         return Finished(rc, "", f"{argv[0]}: {exc.strerror}")
 
     def _behind_prefix(self, argv: Sequence[str], done: Finished) -> Finished:
-        """`ip netns exec` reports its own failures in the command's place; tell the two apart."""
+        """`ip netns exec` and `nsenter` report their own failures in the command's place; tell the two apart."""
         if not self._prefix or done.rc == 0:
             return done
         if _NO_NAMESPACE.match(done.err):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from providers.ports import Create, Ref
+from cli.target import open_target
+from providers.node.local import LocalShell
+from providers.ports import Create, Ref, Unreachable
 
-from . import documents
-from .netns import await_true
+from . import documents, managed
+from .kit import Kit
+from .netns import LabError, await_true
 from .nmlab import NmLab, nm_lab
 from .nmstate_real import ask_to_migrate
+from .test_lab import nothing_left
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_nmstate")]
 
@@ -83,6 +88,38 @@ def test_vm_moves_between_the_nodes_and_its_ping_goes_on(site: NmLab) -> None:
         tally = probe.stop()
     assert tally.sent > 100
     assert tally.lost_ms < 2000
+
+
+def test_target_file_leads_to_the_api_and_into_the_nodes(site: NmLab) -> None:
+    info, world = open_target(twin=None, context=None, target=str(site.target))
+    assert info.kind == "mixed"
+    assert [node["metadata"]["name"] for node in world.cluster.list("v1", "Node").items] == [NODE, OTHER]
+    for node in (NODE, OTHER):
+        done = world.shell(node).run(
+            ["sh", "-c", "hostname; nmstatectl --version; ls /run/openvswitch/db.sock"], timeout=10
+        )
+        assert done.out.splitlines() == [node, "nmstatectl 2.2.62", "/run/openvswitch/db.sock"]
+        version = world.shell(node).run(["ovn-appctl", "-t", "ovn-controller", "version"], timeout=10).out
+        assert version.startswith(f"ovn-controller {site.lab.spec.ovn}")
+        assert world.shell(node).run(["no-such-program"], timeout=10).rc == 127
+
+
+def test_node_that_cannot_be_made_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(rundir: Path, kit: Kit, document: documents.Document) -> None:
+        raise LabError(f"nmstate does not want to, in {rundir}")
+
+    monkeypatch.setattr(managed, "apply", fail)
+    with pytest.raises(LabError, match="nmstate does not want to"), nm_lab(tmp_path):
+        pass
+    assert nothing_left(tmp_path / "lab")
+
+
+def test_node_that_is_gone_is_unreachable(site: NmLab) -> None:
+    prefix = [word if word != site.lab.enter(NODE)[2] else "4194300" for word in site.lab.enter(NODE)]
+    with pytest.raises(Unreachable, match="nsenter: cannot open"):
+        LocalShell(prefix, str(site.lab.place.rundir(NODE))).run(["true"], timeout=5)
 
 
 def mapping(dump: Any) -> str:
