@@ -96,10 +96,12 @@ class NmstateOperator:
                 stage.keep(memory, name, None)
             return
         seen = {"labels": dict(have["metadata"].get("labels") or {}), "ready": is_ready(have)}
-        stage.keep(_NODES, name, seen)
         if known is None:
             self._start_handler(stage, name)
-        elif known["labels"] != seen["labels"]:
+        stage.keep(_NODES, name, seen)
+        if known is None:
+            return
+        if known["labels"] != seen["labels"]:
             self._add(stage, name, _all_policies(stage))
         elif known["ready"] != seen["ready"]:
             stage.remind(self.name, f"work {name}", stage.clock.now())
@@ -107,7 +109,6 @@ class NmstateOperator:
     def _start_handler(self, stage: Stage, node: str) -> None:
         # Asked first: where the kinds are not served there is nothing to start.
         stage.cluster.list(API, POLICY)
-        stage.keep(HANDLERS, node, None)
         stage.keep(_QUEUES, node, None)
         nns.forget(stage, node)
         stage.begin(node, _VERSION, ("nmstatectl", "--version"))
@@ -115,7 +116,7 @@ class NmstateOperator:
 
     def _has_handler(self, stage: Stage, node: str) -> bool:
         """Whether a handler runs; the first time it is seen to, it takes up everything that is there."""
-        if stage.recall(HANDLERS, node) is not None:
+        if _queue(stage, node)["runs"]:
             return True
         version, networkmanager = stage.ended(node, _VERSION), stage.ended(node, _NM_VERSION)
         if version is None or networkmanager is None or version.rc != 0:
@@ -127,15 +128,15 @@ class NmstateOperator:
         found = {
             policy["metadata"]["name"]: _mark(policy) for policy in stage.cluster.list(API, POLICY).items
         }
-        stage.keep(_QUEUES, node, {**_queue(stage, node), "found": found})
+        stage.keep(_QUEUES, node, {**_queue(stage, node), "runs": True, "found": found})
         self._add(stage, node, sorted(found))
         stage.remind(self.name, f"report {node}", stage.clock.now())
         return True
 
     def _add(self, stage: Stage, node: str, policies: Iterable[str]) -> None:
-        if stage.recall(HANDLERS, node) is None:
-            return
         queue = _queue(stage, node)
+        if not queue["runs"]:
+            return
         waiting = [*queue["waiting"], *(p for p in policies if p not in queue["waiting"])]
         stage.keep(_QUEUES, node, {**queue, "waiting": waiting})
         stage.remind(self.name, f"work {node}", stage.clock.now())
@@ -170,7 +171,14 @@ def _attempt(stage: Stage, node: str, policy: str, job: Job | None) -> Step:
 
 
 def _queue(stage: Stage, node: str) -> dict[str, Any]:
-    empty: dict[str, Any] = {"waiting": [], "delayed": {}, "failures": {}, "job": None, "found": {}}
+    empty: dict[str, Any] = {
+        "runs": False,
+        "waiting": [],
+        "delayed": {},
+        "failures": {},
+        "job": None,
+        "found": {},
+    }
     return dict(stage.recall(_QUEUES, node) or empty)
 
 

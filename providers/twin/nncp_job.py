@@ -1,8 +1,9 @@
 """One reconcile of one policy (NNCP) by the nmstate handler of one node, from reading it to the last condition.
 
 Invariant: a `Job` is all that is known between two steps; every step looks at the API and at the command it waits for,
-and never waits itself. What the operator gets wrong is kept: it never resets `retryCount` on success, it completes an
-apply whose policy has gone, and it gives up without a word when the node's state can't be read.
+and never waits itself. Whatever counts something is the last write of its step: a step is done over when the API is
+away. What the operator gets wrong is kept: it never resets `retryCount` on success, it completes an apply whose policy
+has gone, and it gives up without a word when the node's state can't be read.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Where a reconcile stands: `phase` is the command or the time it waits for, `due` the end of that time.
+    """Where a reconcile stands: `phase` is the command or the time it waits for, or what it does next.
+
+    `due` is the end of that time.
 
     `silent` says whether the policy, when it was last read for it, said nothing of its availability.
     """
@@ -101,7 +104,7 @@ def start(stage: Stage, node: str, policy: str) -> Step:
 def carry_on(stage: Stage, node: str, job: Job) -> Step:
     """The next step, or the same job when what it waits for has not come."""
     if job.phase not in _COMMAND_PHASES:
-        return _WAITING[job.phase](stage, node, job)
+        return _OWN_STEPS[job.phase](stage, node, job)
     done = stage.ended(node, UNIT)
     return job if done is None else _COMMANDS[job.phase](stage, node, job, done)
 
@@ -137,7 +140,7 @@ def _generated(stage: Stage, node: str, job: Job, done: Finished) -> Step:
         # Somebody deleted the enactment meanwhile.
         update_policy(stage, job.policy)
         return End.AGAIN
-    return _claim(stage, node, replace(job, desired=desired))
+    return replace(job, phase="claim", desired=desired)
 
 
 def _claim(stage: Stage, node: str, job: Job) -> Step:
@@ -153,6 +156,10 @@ def _claim(stage: Stage, node: str, job: Job) -> Step:
         if not _take_slot(stage, have, job):
             return _stand_back(stage, node, have, job)
         job = replace(job, silent=_is_silent(have))
+    return replace(job, phase="announce")
+
+
+def _announce(stage: Stage, node: str, job: Job) -> Step:
     _notify(stage, node, job, "progressing", "Applying desired state")
     if job.silent:
         update_policy(stage, job.policy)
@@ -231,10 +238,18 @@ def _committed(stage: Stage, node: str, job: Job, done: Finished) -> Step:
     if done.rc != 0:
         return _fail(stage, node, job, _failure(("nmstatectl", "commit"), done))
     _notify(stage, node, job, "available", "successfully reconciled")
+    return replace(job, phase="release")
+
+
+def _release(stage: Stage, node: str, job: Job) -> Step:
     policy = stage.cluster.get(policy_ref(job.policy))
     taken = _taken(policy, job) if policy is not None else 0
     if taken:
         _patch_policy(stage, job.policy, {"unavailableNodeCountMap": {str(job.generation): taken - 1}})
+    return replace(job, phase="publish")
+
+
+def _publish(stage: Stage, node: str, job: Job) -> Step:
     now = str(int(stage.clock.now() * 1e9))
     # Without a state there is nothing to refresh: it will be made in its own time.
     with suppress(NotFound):
@@ -243,22 +258,36 @@ def _committed(stage: Stage, node: str, job: Job, done: Finished) -> Step:
     return End.DONE
 
 
-def _fail(stage: Stage, node: str, job: Job, why: str) -> End:
+def _fail(stage: Stage, node: str, job: Job, why: str) -> Step:
     enactment = stage.cluster.get(enactment_ref(node, job.policy))
     if enactment is None:
         update_policy(stage, job.policy)
         return End.AGAIN
     failed = _retries(enactment, job) + 1
-    _patch_enactment(stage, node, job.policy, {"retryCount": {str(job.generation): failed}})
     if failed >= MOST_RETRIES:
-        what = f'error reconciling {POLICY} on node {node} at desired state apply: "",\n {why}'
-        _notify(stage, node, job, "failed", what)
-        _tell(stage, node, job)
+        state, what = (
+            "failed",
+            f'error reconciling {POLICY} on node {node} at desired state apply: "",\n {why}',
+        )
     else:
+        state = "retrying"
         what = f"failed to reconcile {POLICY} on node {node}. Retrying {failed + 1}/{MOST_RETRIES}"
-        _notify(stage, node, job, "retrying", what)
+    found = conditions.enactment_conditions(conditions_of(enactment), state, what, _now(stage))
+    status = {"retryCount": {str(job.generation): failed}, "conditions": found}
+    with suppress(NotFound):
+        _patch_enactment(stage, node, job.policy, status)
+    return replace(job, phase=state)
+
+
+def _retry(stage: Stage, node: str, job: Job) -> Step:
     update_policy(stage, job.policy)
-    return End.DONE if failed >= MOST_RETRIES else End.AGAIN
+    return End.AGAIN
+
+
+def _give_up(stage: Stage, node: str, job: Job) -> Step:
+    _tell(stage, node, job)
+    update_policy(stage, job.policy)
+    return End.DONE
 
 
 def _tell(stage: Stage, node: str, job: Job) -> None:
@@ -421,8 +450,14 @@ _COMMANDS: Mapping[str, Callable[[Stage, str, Job, Finished], Step]] = {
     "undo": _undone,
     "commit": _committed,
 }
-_WAITING: Mapping[str, Callable[[Stage, str, Job], Step]] = {
+_OWN_STEPS: Mapping[str, Callable[[Stage, str, Job], Step]] = {
+    "claim": _claim,
+    "announce": _announce,
     "select": _selected,
     "probe": _probe,
     "probe-again": _probe_again,
+    "release": _release,
+    "publish": _publish,
+    "retrying": _retry,
+    "failed": _give_up,
 }

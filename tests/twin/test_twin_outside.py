@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -154,6 +155,35 @@ def test_an_api_that_is_away_for_a_while_costs_nothing_but_time(
         assert enactment(world, "worker-01", "map") is None
         down.clear()
         await_(lambda: available(world.cluster.get(ref)) == "True 2/2 nodes successfully configured")
+
+
+def test_writes_that_fail_now_and_then_are_made_again_and_counted_once(
+    world: TwinWorld, stage: OutsideStage
+) -> None:
+    cluster = world.edit().cluster
+    turns = itertools.count()
+
+    class Flaky:
+        def __getattr__(self, verb: str) -> Any:
+            def call(*args: Any, **named: Any) -> Any:
+                if verb == "write" and next(turns) % 3 == 2:
+                    raise Unreachable("connection refused")
+                return getattr(cluster, verb)(*args, **named)
+
+            return call
+
+    beyond = OutsideStage(Flaky(), stage._nodes)  # type: ignore[arg-type]
+    bad = {"interfaces": [{"name": "missing0", "type": "ethernet", "state": "up"}]}
+    with run(beyond).running():
+        ref = policy(world, "map", MAPPING, maxUnavailable=1)
+        await_(lambda: available(world.cluster.get(ref)) == "True 2/2 nodes successfully configured")
+        refused = policy(world, "bad", bad, nodeSelector={"kubernetes.io/hostname": "worker-01"})
+        await_(
+            lambda: (
+                (enactment(world, "worker-01", "bad") or {}).get("status", {}).get("retryCount") == {"1": 2}
+            )
+        )
+    assert world.cluster.get(refused)["status"]["unavailableNodeCountMap"] == {"1": 1}
 
 
 def test_a_controller_that_breaks_is_heard_of(world: TwinWorld, stage: OutsideStage) -> None:
