@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from providers.ports import Body, Conflict, NotServed
+from providers.ports import Body, Conflict, NotServed, Ref
 from providers.twin import nns
 from providers.twin.nncp_job import (
     API,
@@ -89,7 +89,7 @@ class NmstateOperator:
 
     def _node_changed(self, stage: Stage, name: str) -> None:
         """Any change of a node's labels makes its handler look at all policies again."""
-        have = next(iter(stage.cluster.list("v1", "Node", fields={"metadata.name": name}).items), None)
+        have = stage.cluster.get(Ref("v1", "Node", name))
         known = stage.recall(_NODES, name)
         if have is None:
             for memory in (_NODES, HANDLERS, _QUEUES):
