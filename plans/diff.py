@@ -104,14 +104,14 @@ def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None
     seen = {b for n in readable for b in facts.value(f"node/{n}/ovs")["bridges"]}
     problems = []
     for network in desired.networks:
-        if readable and network.spec.bridge not in seen:
-            near = get_close_matches(network.spec.bridge, sorted(seen), 1)
+        if readable and network.bridge not in seen:
+            near = get_close_matches(network.bridge, sorted(seen), 1)
             hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(sorted(seen))}"
             problems.append(
                 _problem(
                     desired,
                     network.address,
-                    f"VMNetwork {network.name}: no selected node has a bridge {network.spec.bridge!r}; {hint} "
+                    f"VMNetwork {network.name}: no selected node has a bridge {network.bridge!r}; {hint} "
                     "(this version needs a bridge that exists)",
                 )
             )

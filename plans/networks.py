@@ -73,7 +73,7 @@ def unmapped(network: VMNetwork, facts: Facts, survey: Survey) -> dict[str, str]
     found = {}
     for node in selected_nodes(network, facts):
         mapping = facts.get(f"node/{node}/ovs/mapping/{network.name}")
-        if node not in held or mapping == Known(network.spec.bridge):
+        if node not in held or mapping == Known(network.bridge):
             continue
         if facts.value(f"node/{node}/unschedulable") is not True:
             found[node] = held[node]
@@ -146,7 +146,7 @@ def node_vlans(network: VMNetwork, facts: Facts) -> dict[int, list[str]]:
     """The VLAN of the nodes themselves, where they ride on the network's bridge: VLAN → nodes."""
     found: dict[int, list[str]] = defaultdict(list)
     for node, view in _switches(network, facts):
-        for port in view["bridges"][network.spec.bridge]["ports"].values():
+        for port in view["bridges"][network.bridge]["ports"].values():
             peers = [i["options"].get("peer", "") for i in port["interfaces"] if i["type"] == "patch"]
             if isinstance(port.get("tag"), int) and any(
                 NODE_BRIDGE in ovs.bridges_of_port(view, peer) for peer in peers
@@ -161,7 +161,7 @@ def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
     for node, view in _switches(network, facts):
         mtus = [
             (nic["mtu"], nic["name"])
-            for nics in ovs.uplinks(view, network.spec.bridge).values()
+            for nics in ovs.uplinks(view, network.bridge).values()
             for nic in nics
             if isinstance(nic.get("mtu"), int)
         ]
@@ -172,7 +172,7 @@ def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
 
 def _switches(network: VMNetwork, facts: Facts) -> list[tuple[str, ovs.View]]:
     views = [(node, facts.value(f"node/{node}/ovs")) for node in selected_nodes(network, facts)]
-    return [(node, view) for node, view in views if view and network.spec.bridge in view["bridges"]]
+    return [(node, view) for node, view in views if view and network.bridge in view["bridges"]]
 
 
 def is_there(facts: Facts, path: str) -> bool | None:

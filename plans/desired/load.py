@@ -13,6 +13,8 @@ from plans import nads
 from plans.desired.declared import Declared
 from plans.desired.models import (
     API_VERSION,
+    BRIDGE_LONG,
+    BRIDGE_SHORT,
     LARGEST_MTU,
     NIC_LONG,
     NIC_SHORT,
@@ -47,6 +49,8 @@ _WORDINGS = {
             ("metadata", "name"): "the localnet's name",
             ("spec",): "a mapping with 'bridge'",
             ("spec", "bridge"): "the name of the bridge that the localnet is to be on",
+            ("spec", "bridge", "name"): "the name of the bridge that is made",
+            ("spec", "bridge", "ports"): "a list of its uplinks, as in [bond0]",
             ("spec", "nodes"): "a mapping of node labels",
             ("spec", "nodes", "*"): 'text (the empty one is "")',
             ("spec", "mtu"): f"a whole number from {SMALLEST_MTU} to {LARGEST_MTU}",
@@ -80,8 +84,7 @@ _WORDINGS = {
             }
         ),
         later_values={("spec", "delivery", "by"): frozenset({"node-file"})},
-        later_forms={("spec", "bridge"): "Write the name alone; the bridge must be there already."},
-        variants=frozenset({NIC_SHORT, NIC_LONG}),
+        variants=frozenset({NIC_SHORT, NIC_LONG, BRIDGE_SHORT, BRIDGE_LONG}),
     ),
     NAD: Wording(
         expected={
@@ -212,6 +215,7 @@ def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     for network in networks:
         yield from _replaces_itself(network)
     for one, other in combinations(networks, 2):
+        yield from _ports_differ(one, other)
         yield from _contradiction(one, other)
         yield from _contradiction(other, one)
 
@@ -238,8 +242,12 @@ def _second_rollouts(declared: Sequence[Declared]) -> Iterator[Problem]:
             yield one.problem(("kind",), message)
 
 
+def _bridge_of(network: Declared) -> str | None:
+    return network.text("spec", "bridge") or network.text("spec", "bridge", "name")
+
+
 def _replaces_itself(network: Declared) -> Iterator[Problem]:
-    bridge = network.text("spec", "bridge")
+    bridge = _bridge_of(network)
     if bridge is not None and bridge == network.text("spec", "replaces", "bridge"):
         message = f"{bridge!r} cannot replace itself. Name the bridge that goes, or remove 'replaces'."
         yield network.problem(("spec", "replaces", "bridge"), message)
@@ -247,11 +255,22 @@ def _replaces_itself(network: Declared) -> Iterator[Problem]:
 
 def _contradiction(taker: Declared, rider: Declared) -> Iterator[Problem]:
     replaced = taker.text("spec", "replaces", "bridge")
-    if replaced is not None and replaced == rider.text("spec", "bridge"):
+    if replaced is not None and replaced == _bridge_of(rider):
         place = rider.document.place(("spec", "bridge"))
         other = f"VMNetwork {rider.name!r} is to be on it ({place})"
         message = f"{replaced!r} is taken away here, but {other}. Change one of them."
         yield taker.problem(("spec", "replaces", "bridge"), message)
+
+
+def _ports_differ(first: Declared, second: Declared) -> Iterator[Problem]:
+    """Two networks may ride on one bridge that is made: what it is made of is said the same by both, or by one."""
+    where = ("spec", "bridge", "ports")
+    one, other = (d.document.get(where) for d in (first, second))
+    if isinstance(one, list) and isinstance(other, list) and _bridge_of(first) == _bridge_of(second):
+        if one != other:
+            place = first.document.place(where)
+            message = f"{_bridge_of(second)!r} has other ports at {place}. Write the same in both."
+            yield second.problem(where, message)
 
 
 def _nothing_declared(texts: Sequence[tuple[str, str]]) -> Problem:

@@ -166,6 +166,44 @@ class Delivery(Model):
         return self
 
 
+def _each_once(ports: tuple[str, ...]) -> tuple[str, ...]:
+    if not ports:
+        raise ValueError("the list is empty: a bridge without a port reaches nobody. Name its uplink.")
+    if twice := next((port for port in ports if ports.count(port) > 1), None):
+        raise ValueError(f"{twice!r} is in the list twice. Remove one.")
+    return ports
+
+
+class Bridge(Model):
+    """A dedicated bridge that is made where it is not there, and the ports that it has at least."""
+
+    name: Annotated[str, AfterValidator(names.bridge_to_ride_on)]
+    ports: Annotated[
+        tuple[Annotated[str, AfterValidator(names.nic_name)], ...], Field(strict=False), AfterValidator(_each_once)
+    ]
+
+    @model_validator(mode="after")
+    def _is_no_port_of_its_own(self) -> Bridge:
+        if self.name in self.ports:
+            raise ValueError(f"{self.name!r} cannot be a port of itself. Name its uplink.")
+        return self
+
+
+def _form_of_bridge(value: Any) -> str | None:
+    if isinstance(value, Mapping | Bridge):
+        return BRIDGE_LONG
+    return None if isinstance(value, list | tuple) else BRIDGE_SHORT
+
+
+BRIDGE_SHORT, BRIDGE_LONG = "(bridge name)", "(bridge to make)"
+
+BridgeForm = Annotated[
+    Annotated[Annotated[str, AfterValidator(names.bridge_to_ride_on)], Tag(BRIDGE_SHORT)]
+    | Annotated[Bridge, Tag(BRIDGE_LONG)],
+    Discriminator(_form_of_bridge, custom_error_type="bridge_form", custom_error_message="wrong form"),
+]
+
+
 class Replaces(Model):
     """All that may be taken away."""
 
@@ -181,7 +219,7 @@ class NetworkMetadata(Model):
 
 class VMNetworkSpec(Model):
     nodes: Mapping[LabelKey, LabelValue] = Field(default_factory=dict)
-    bridge: Annotated[str, AfterValidator(names.bridge_to_ride_on)]
+    bridge: BridgeForm
     mtu: Mtu | None = None
     delivery: Delivery | None = None
     replaces: Replaces | None = None
@@ -213,6 +251,18 @@ class VMNetwork(Model):
     def selector(self) -> Mapping[str, str]:
         """The labels that a node must have; the workers when the user names none."""
         return self.spec.nodes or WORKERS
+
+    @property
+    def bridge(self) -> str:
+        """The name of the bridge that the localnet is to be on."""
+        form = self.spec.bridge
+        return form.name if isinstance(form, Bridge) else form
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The ports that the bridge is to have; empty when the bridge is only required, and nothing is made."""
+        form = self.spec.bridge
+        return form.ports if isinstance(form, Bridge) else ()
 
     @property
     def replaced_bridge(self) -> str | None:

@@ -148,14 +148,14 @@ def mtu_mismatch(scene: Scene) -> list[Finding]:
     for diff in scene.diffs:
         view = scene.facts.value(f"node/{diff.node}/ovs") if not diff.unreadable else None
         for network in scene.desired.networks:
-            if view is None or network.spec.mtu is None or network.spec.bridge not in view["bridges"]:
+            if view is None or network.spec.mtu is None or network.bridge not in view["bridges"]:
                 continue
-            for nics in ovs.uplinks(view, network.spec.bridge).values():
+            for nics in ovs.uplinks(view, network.bridge).values():
                 for nic in nics:
                     if isinstance(nic.get("mtu"), int) and nic["mtu"] < network.spec.mtu:
                         found.append(
-                            Finding("H30", "warn", diff.node, (f"node/{diff.node}/bridge/{network.spec.bridge}",),
-                                    f"{nic['name']} under {network.spec.bridge} on {diff.node} has MTU {nic['mtu']}, "
+                            Finding("H30", "warn", diff.node, (f"node/{diff.node}/bridge/{network.bridge}",),
+                                    f"{nic['name']} under {network.bridge} on {diff.node} has MTU {nic['mtu']}, "
                                     f"below the {network.spec.mtu} that VMNetwork {network.name} asks for",
                                     "raise the NIC's MTU, or lower `mtu`; this version checks it and changes nothing")
                         )  # fmt: skip

@@ -53,7 +53,7 @@ def _diff_one(desired: Desired, bridge: str, localnets: list[str], node: str, fa
         return Blocked(
             where, node, (pairs.why if isinstance(pairs, Unknown) else "cannot tell what is on it",)
         )
-    moving = {n.name: n.spec.bridge for n in desired.networks if applies_to(n, node, facts)}
+    moving = {n.name: n.bridge for n in desired.networks if applies_to(n, node, facts)}
     reasons = [
         f"localnet {localnet} is mapped to it and not moved by this plan"
         for localnet, home in sorted(pairs.value.items())

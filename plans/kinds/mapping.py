@@ -54,7 +54,7 @@ def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:
 
 
 def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
-    where, bridge = address(node, network.name), network.spec.bridge
+    where, bridge = address(node, network.name), network.bridge
     fact = facts.get(f"node/{node}/ovs/mapping/{network.name}")
     if isinstance(fact, Unknown):
         return Blocked(where, node, (fact.why,))

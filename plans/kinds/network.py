@@ -247,7 +247,7 @@ def _against_links(wanted: WantedNad, network: VMNetwork, facts: Facts) -> Itera
     if nodes := networks.node_vlans(network, facts).get(vlan):
         yield Finding(
             "H29", "warn", "", where,
-            f"network {wanted.key} has VLAN {vlan}, in which the nodes themselves are (the patch port from {network.spec.bridge} to "
+            f"network {wanted.key} has VLAN {vlan}, in which the nodes themselves are (the patch port from {network.bridge} to "
             f"{networks.NODE_BRIDGE} on {listed(nodes)}): its VMs sit in the node network",
             "give the network a VLAN of its own, if that is not meant",
         )  # fmt: skip
@@ -258,7 +258,7 @@ def _against_links(wanted: WantedNad, network: VMNetwork, facts: Facts) -> Itera
         node, (least, nic) = sorted(small.items())[0]
         yield Finding(
             "H30", "warn", "", where,
-            f"network {wanted.key} has mtu {mtu}, and {nic} under {network.spec.bridge} on {node} carries {least}"
+            f"network {wanted.key} has mtu {mtu}, and {nic} under {network.bridge} on {node} carries {least}"
             + (f" (and so on {len(small) - 1} more)" if len(small) > 1 else "") + ": large packets are lost",
             "raise the MTU of the links, or lower the network's",
         )  # fmt: skip

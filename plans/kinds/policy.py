@@ -64,7 +64,7 @@ def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Out
     ]
     if not coming and not policies.exists(facts, step):
         return [final]
-    mapped = documents.mapped(network.name, network.spec.bridge)
+    mapped = documents.mapped(network.name, network.bridge)
     way = (
         _prepared(network, step, {delivery.label: policies.MAPPED}, mapped, facts)
         if coming
@@ -159,7 +159,7 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         ]
         return Blocked(where, "", tuple(reasons))
     if others := [node for node in nodes if node not in by_policy]:
-        reason = f"it is for every node, and nmstate does not look after {network.spec.bridge} on {', '.join(others)}"
+        reason = f"it is for every node, and nmstate does not look after {network.bridge} on {', '.join(others)}"
         return Blocked(where, "", (reason,))
     have = facts.value(where)
     return Change(
@@ -189,7 +189,7 @@ def _goes_by_policy(network: VMNetwork, nodes: Sequence[str], facts: Facts, surv
     return [
         node
         for node in nodes
-        if made_by_network_manager(facts, node, network.spec.bridge)
+        if made_by_network_manager(facts, node, network.bridge)
         and isinstance(facts.get(f"node/{node}/nmstate/version"), Known)
     ]
 

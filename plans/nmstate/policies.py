@@ -81,7 +81,7 @@ def mapping_name(network: VMNetwork) -> str:
 
 def final_document(network: VMNetwork) -> dict[str, Any]:
     """What holds of a network for good: where the localnet rides, and what is no more."""
-    mapped = documents.mapped(network.name, network.spec.bridge)
+    mapped = documents.mapped(network.name, network.bridge)
     old = network.replaced_bridge
     return documents.union(mapped, documents.without_bridge(old)) if old else mapped
 

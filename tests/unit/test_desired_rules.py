@@ -314,10 +314,40 @@ SHAPES = [
         "localnet is to be on. Give a value, or remove the key.",
     ),
     case(
-        "bridge long form",
-        [network(bridge="{name: br-vmdata, ports: [bond0]}")],
-        "a.yaml:5:11: spec.bridge: the long form is not supported by this version. Write the "
-        "name alone; the bridge must be there already.",
+        "bridge to make without a port",
+        [network(bridge="{name: br-vmdata, ports: []}")],
+        "a.yaml:5:36: spec.bridge.ports: the list is empty: a bridge without a port reaches nobody. Name its uplink.",
+    ),
+    case(
+        "bridge to make, ports missing",
+        [network(bridge="{name: br-vmdata}")],
+        "a.yaml:5:3: spec.bridge.ports: missing; expected a list of its uplinks, as in [bond0]. Add it.",
+    ),
+    case(
+        "bridge to make, a port twice",
+        [network(bridge="{name: br-vmdata, ports: [bond0, bond0]}")],
+        "a.yaml:5:36: spec.bridge.ports: 'bond0' is in the list twice. Remove one.",
+    ),
+    case(
+        "bridge to make is a port of itself",
+        [network(bridge="{name: bond0, ports: [bond0]}")],
+        "a.yaml:5:11: spec.bridge: 'bond0' cannot be a port of itself. Name its uplink.",
+    ),
+    case(
+        "bridge to make belongs to OVN",
+        [network(bridge="{name: br-int, ports: [bond0]}")],
+        "a.yaml:5:18: spec.bridge.name: 'br-int' is OVN's own integration bridge; a localnet mapped to it has no way out. "
+        "Name the bridge that holds the uplink.",
+    ),
+    case(
+        "bridge to make, unknown field",
+        [network(bridge="{name: br-vmdata, ports: [bond0], mode: slb}")],
+        "a.yaml:5:45: spec.bridge.mode: unknown field; expected name or ports. Remove it.",
+    ),
+    case(
+        "bridge is a list",
+        [network(bridge="[br-vmdata]")],
+        "a.yaml:5:11: spec.bridge: found a list, expected the name of the bridge that the localnet is to be on. Change it.",
     ),
     case(
         "spec list",
@@ -651,6 +681,32 @@ BETWEEN = [
         ],
         "a.yaml:6:22: spec.replaces.bridge: 'br-vmdata' is taken away here, but VMNetwork "
         "'b' is to be on it (b.yaml:5). Change one of them.",
+    ),
+    case(
+        "contradiction with a bridge to make",
+        [
+            network(name="a", bridge="br-phy", more="  replaces: {bridge: br-vmdata}\n"),
+            network(name="b", bridge="{name: br-vmdata, ports: [bond0]}"),
+        ],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-vmdata' is taken away here, but VMNetwork "
+        "'b' is to be on it (b.yaml:5). Change one of them.",
+    ),
+    case(
+        "a bridge to make replaces itself",
+        [
+            network(
+                name="a", bridge="{name: br-vmdata, ports: [bond0]}", more="  replaces: {bridge: br-vmdata}\n"
+            )
+        ],
+        "a.yaml:6:22: spec.replaces.bridge: 'br-vmdata' cannot replace itself. Name the bridge that goes, or remove 'replaces'.",
+    ),
+    case(
+        "one bridge to make, with other ports",
+        [
+            network(name="a", bridge="{name: br-vmdata, ports: [bond0]}"),
+            network(name="b", bridge="{name: br-vmdata, ports: [bond1]}"),
+        ],
+        "b.yaml:5:36: spec.bridge.ports: 'br-vmdata' has other ports at a.yaml:5. Write the same in both.",
     ),
     case(
         "swap",
