@@ -49,6 +49,8 @@ _KEPT = ("scheduler", "kubevirt", "ovn-kubernetes")
 _STARTING, _ANNOUNCING = 15.0, 16.0
 _TEST_ETHERTYPE = 0x88B5
 _NODE_BRIDGE = "br-ex"
+_MANAGERS = "NM.connection.uuid"
+"""The key by which NetworkManager knows a bridge that it made."""
 
 
 @dataclass
@@ -234,14 +236,28 @@ class Lab:
         """
         self.cont_ovn(node)
         wanted = self.spec.nodes[node]
-        doomed = sorted({str(row["name"]) for row in self.wiring.rows(node, "Bridge")} - {"br-int", "br-ex"})
-        self._vsctl(node, _mappings(wanted.mappings), *(["del-br", bridge] for bridge in doomed))
+        bridges = self.wiring.rows(node, "Bridge")
+        doomed = sorted(
+            str(row["name"])
+            for row in bridges
+            if row["name"] not in ("br-int", "br-ex") and _MANAGERS not in dict(row["external_ids"][1])
+        )
+        own = ",".join(pair for pair in wanted.mappings.split(",") if pair.endswith(":br-ex"))
+        self._vsctl(node, _mappings(own), *(["del-br", bridge] for bridge in doomed))
         await_true(lambda: not self._patches(node), f"OVN takes its patch ports off {node}", within=10)
-        self._vsctl(node, *_bridges(wanted))
+        if self.spec.managed(node):
+            self._reset_managed(node, {str(row["name"]) for row in bridges} - {"br-int", *doomed})
+        self._vsctl(node, *_bridges(wanted), _mappings(wanted.mappings))
         self._await_patches(node)
         for vm in self._guests_on(node):
             await_true(partial(self._spoken, node, vm), f"{node} has learned {vm}", within=5, every=0.1)
         (self.place.folder / f"reset-{node}").touch()
+
+    def _reset_managed(self, node: str, there: set[str]) -> None:
+        """What NetworkManager made only NetworkManager can take away: else it comes back."""
+        strange = there - {bridge.name for bridge in self.spec.nodes[node].bridges}
+        document = documents.merged(*map(documents.absent, sorted(strange)), self.document(node))
+        managed.apply(self.place.rundir(node), self.kit, document)
 
     def await_reachable(self, vm: str, *, within: float = 20.0) -> None:
         """Wait until the guest is reachable; LabError when it never is."""

@@ -14,6 +14,7 @@ from providers.ports import Create, Ref, Unreachable
 
 from . import documents, managed
 from .kit import Kit
+from .lab import Lab
 from .netns import LabError, await_true
 from .nmlab import NmLab, nm_lab
 from .nmstate_real import ask_to_migrate
@@ -22,6 +23,7 @@ from .test_lab import nothing_left
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_nmstate")]
 
 NODE, OTHER = "worker-01", "worker-02"
+PATCH = "patch-vlan224_ovn_localnet_port-to-br-int"
 
 
 @pytest.fixture(
@@ -88,6 +90,29 @@ def test_vm_moves_between_the_nodes_and_its_ping_goes_on(site: NmLab) -> None:
         tally = probe.stop()
     assert tally.sent > 100
     assert tally.lost_ms < 2000
+
+
+def test_reset_undoes_what_nmstate_and_others_did(site: NmLab) -> None:
+    lab = site.lab
+    before = ports(lab, OTHER)
+    rundir = lab.place.rundir(OTHER)
+    lab.world.shell(OTHER).run(["ovs-vsctl", "add-br", "br-hand"], timeout=20)
+    managed.apply(rundir, lab.kit, documents.mistyped_bond())
+    managed.apply(rundir, lab.kit, documents.mapping("br-phy"))
+    lab.world.shell(OTHER).run(["ovs-vsctl", "--if-exists", "del-port", "br-vmdata", PATCH], timeout=20)
+    await_true(lambda: lab.patch_bridge(OTHER, "vlan224") == "br-phy", "the patch port moves", within=20)
+    managed.apply(rundir, lab.kit, documents.absent("br-vmdata"))
+    assert ports(lab, OTHER).keys() == {"br-ex", "br-phy", "br-hand", "br-typo"}
+    lab.reset(OTHER)
+    assert ports(lab, OTHER) == before
+    assert mapping(lab.dump(OTHER)) == "physnet:br-ex,vmnet:br-vmdata"
+    assert lab.reachable("default/web-2")
+
+
+def ports(lab: Lab, node: str) -> dict[str, Any]:
+    """The ports of every bridge but br-int."""
+    bridges = lab.dump(node)["Bridge"]
+    return {name: row["ports"] for name, row in bridges.items() if name != "br-int"}
 
 
 def test_target_file_leads_to_the_api_and_into_the_nodes(site: NmLab) -> None:
