@@ -7,6 +7,7 @@ journal, knows it; a VM that did not run is edited, and not started.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from plans.checks import Check, judge_all
 from plans.desired import Desired, Nic, wanted_networks
 from plans.document import Finding
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
-from plans.maintenance.migrations import MIGRATION_DEADLINE, migration_name
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Patch, Wait
 from plans.readings.cluster import VM, VMIM
 from plans.readings.machines import RUN_STRATEGY, cards
@@ -30,14 +30,17 @@ STRATEGIES = (ALWAYS, HALTED, "Manual", "RerunOnFailure", "Once")
 NOTES = ("running=true", *(f"runStrategy={name}" for name in STRATEGIES if name != HALTED))
 """What ovsplan notes on a VM that it stops."""
 
-TRIES = 3
-"""How often a VM that somebody else changes back is written."""
+TRIES = 10
+"""How often a VM is written that somebody else changes back, or was first to write: KubeVirt writes its status often."""
 
 GONE_DEADLINE = 300.0
 """Seconds for a guest to shut down; KubeVirt kills it after its grace period, 180 s where nobody says otherwise."""
 
 UP_DEADLINE = 600.0
 """Seconds for a VM to run again, its volumes attached."""
+
+MIGRATION_DEADLINE = 900.0
+"""Seconds for a live migration; KubeVirt gives up earlier by itself."""
 
 PLUG_DEADLINE = 60.0
 """Seconds for a card to be plugged in; KubeVirt asks for a migration after 15 s without."""
@@ -596,11 +599,18 @@ def _listed(template: Template) -> dict[str, Any]:
     }
 
 
+def _migration_name(run: str, uid: str) -> str:
+    """The same for the same run and VM: "already exists" means that it is ours."""
+    if run == KNOWN_AFTER_APPLY:
+        return f"{KNOWN_AFTER_APPLY} {uid}"
+    return f"ovsplan-{hashlib.sha256(f'{run}/{uid}/hotplug'.encode()).hexdigest()[:16]}"
+
+
 def _migration(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, Create]:
     vm = args["vm"]
     namespace, _, name = vm.partition("/")
     uid = (facts.value(f"machine/{vm}") or {}).get("uid", "")
-    migration = migration_name(done.run, uid, "hotplug", 1)
+    migration = _migration_name(done.run, uid)
     return migration, Create(
         label="migrate", title=f"live-migrate {vm}, as KubeVirt asks for it to plug the card", ref=ObjectRef(*VMIM, migration, namespace),
         body={"metadata": {"name": migration, "namespace": namespace}, "spec": {"vmiName": name}},

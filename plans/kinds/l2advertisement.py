@@ -21,7 +21,7 @@ from plans.facts import Absent, Facts, Known, Unknown
 from plans.ops import ObjectRef, Patch, Record
 from plans.readings.l2advertisements import ADVERTISEMENT
 
-WRITES = 3
+WRITES = 5
 """How often a list that somebody else changes back is written."""
 
 

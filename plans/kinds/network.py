@@ -25,7 +25,7 @@ from plans.readings.cluster import NAD
 from plans.readings.networks import FIELD_MANAGER
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
-WRITES = 3
+WRITES = 5
 """How often a NAD that somebody else changes back is written."""
 
 REFUSAL_DEADLINE = 3.0
