@@ -93,4 +93,12 @@ def scalar(value: Any) -> str:
     """A text, number or truth value; a text that could be read as anything else is quoted."""
     if not isinstance(value, str):
         return json.dumps(value)
-    return value if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value else json.dumps(value)
+    if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+        return value
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if letter.isascii() and letter.isprintable() else f"\\U{ord(letter):08x}"
