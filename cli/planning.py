@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import click
+
 from cli.wiring import Failures, Opened
 from engine.dryrun import rehearse
 from engine.lease import NAMESPACE
@@ -20,7 +22,8 @@ def plan_for(
     opened: Opened, desired: Desired, *, accepted: Collection[str] = (), only: Collection[str] = ()
 ) -> Plan:
     """The plan that makes the target as desired, with what its API server has against it. Changes nothing."""
-    facts = observe_for_plan(opened.hands, opened.world.clock, desired)
+    told = _tell if opened.info.kind == "cluster" else lambda _: None
+    facts = observe_for_plan(opened.hands, opened.world.clock, desired, told)
     plan = make_plan(desired, facts, opened.target, accepted=accepted, only=only)
     answers = rehearse(opened.hands, Failures(), plan)
     if not answers:
@@ -36,3 +39,8 @@ def lacks(opened: Opened, plan: Plan, *, copy: bool) -> list[str]:
     needed = of_plan(plan) | of_own(lease=True, copy=copy, namespace=NAMESPACE)
     found = missing(cluster, needed)
     return sentences(found, user(cluster)) if found else []
+
+
+def _tell(line: str) -> None:
+    """Progress, where reading takes a while. Not to standard output: a plan as JSON stands there alone."""
+    click.echo(line, err=True)

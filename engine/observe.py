@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.reach import Hands
@@ -33,14 +33,21 @@ def _answers(hands: Hands, requests: Sequence[AnyRequest]) -> list[Reply]:
         return list(pool.map(hands.ask, requests))
 
 
-def observe_for_plan(hands: Hands, clock: Clock, desired: Desired) -> Facts:
-    """Everything that planning `desired` looks at: the cluster, then every node that a network selects."""
+def observe_for_plan(
+    hands: Hands, clock: Clock, desired: Desired, told: Callable[[str], None] = lambda _: None
+) -> Facts:
+    """Everything that planning `desired` looks at: the cluster, then every node that a network selects.
+
+    `told` gets one line for each of the two, before it begins.
+    """
+    told("Reading the cluster ...")
     cluster = Facts(observe(hands, clock, (*VIEWS, *cluster_views(desired))))
     selected = [
         node
         for node in cluster.value("cluster/nodes", [])
         if any(applies_to(network, node, cluster) for network in desired.networks)
     ]
+    told(f"Reading {len(selected):,} node{'' if len(selected) == 1 else 's'} ...")
     nodes = observe(hands, clock, [view for node in selected for view in node_views(node)])
     return Facts({**dict(cluster.items()), **nodes})
 
