@@ -11,18 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cli.files import read_yaml_files
 from cli.target import VARIABLE, TargetInfo, open_target
-from engine.execute import Signals
 from plans.desired import Desired, load_desired
 from plans.document import Target
 from plans.errors import Interrupted
 from providers.interpreters import Doubtful, Interpreter, Lost, NotDone
 from providers.ports import World
+
+if TYPE_CHECKING:
+    from engine.execute import Signals
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,6 +134,12 @@ def open_world(where: Where) -> Opened:
     )
     lanes = LANES if info.kind == "cluster" else 1
     return Opened(info, world, Interpreter(world, lanes), where.options)
+
+
+def say_begun(where: Where) -> None:
+    """The first sign of life, before anything takes a while. Not on standard output, and not where all is near."""
+    if where.context:
+        click.echo(f"Planning for the cluster of context {where.context} ...", err=True)
 
 
 def say_target(title: str) -> None:

@@ -15,6 +15,7 @@ from cli.wiring import (
     Where,
     open_world,
     read_desired,
+    say_begun,
     say_target,
     state_option,
     target_options,
@@ -54,6 +55,7 @@ def command(
 
     Reads, and changes nothing. Exit 0; with --detailed-exitcode 2 when there are changes; 7 when a hazard blocks.
     """
+    say_begun(where)
     from cli.planning import lacks, plan_for
 
     desired = read_desired(paths)
