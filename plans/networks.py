@@ -15,7 +15,7 @@ from deepdiff import DeepDiff
 
 from plans import nads, ovs
 from plans.changes import Survey
-from plans.desired import Desired, VMNetwork, wanted_networks
+from plans.desired import Desired, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.readings.machines import nad_of
 from plans.selection import selected_nodes
@@ -80,23 +80,15 @@ def unmapped(network: VMNetwork, facts: Facts, survey: Survey) -> dict[str, str]
     return found
 
 
-def waiting(localnet: str, desired: Desired, facts: Facts, survey: Survey) -> tuple[str, ...]:
-    """Why what is on a localnet has to wait: each node that will not have its mapping. Empty: it need not."""
-    network = next((n for n in desired.networks if n.name == localnet), None)
-    reasons = unmapped(network, facts, survey) if network else {}
-    return tuple(
-        f"it waits for localnet {localnet} on every schedulable node, and {node} will not have it: {why}"
-        for node, why in sorted(reasons.items())
-    )
-
-
-def localnet_of(nad: str, desired: Desired, facts: Facts) -> str | None:
-    """The localnet of a declared NAD, else of one that is there; None when there is none, or it is on no localnet."""
-    for wanted in wanted_networks(desired):
-        if wanted.key == nad:
-            return wanted.localnet
-    found = facts.value(f"network/{nad}")
-    return str(found["localnet"]) if found else None
+def waiting(desired: Desired, facts: Facts, survey: Survey) -> dict[str, tuple[str, ...]]:
+    """For each localnet, why what is on it has to wait: each node that will not have its mapping. None: it need not."""
+    return {
+        network.name: tuple(
+            f"it waits for localnet {network.name} on every schedulable node, and {node} will not have it: {why}"
+            for node, why in sorted(unmapped(network, facts, survey).items())
+        )
+        for network in desired.networks
+    }
 
 
 def near(name: str, known: Iterable[str]) -> str:

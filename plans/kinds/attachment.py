@@ -11,13 +11,14 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from plans import nads, networks
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Same, Survey
 from plans.checks import Check, judge_all
-from plans.desired import Desired, Nic, wanted_networks
+from plans.desired import Desired, Nic, WantedNad, wanted_networks
 from plans.document import Finding
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Patch, Wait
@@ -74,14 +75,35 @@ def _cards(nics: Mapping[str, Nic]) -> list[Card]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What all attachments are judged by. `waits`: localnet → why what is on it has to wait."""
+
+    desired: Desired
+    facts: Facts
+    declared: Mapping[str, WantedNad]
+    machines: frozenset[str]
+    waits: Mapping[str, tuple[str, ...]]
+
+
 def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     """What becomes of each declared VM."""
-    return [_diff_one(vm, _cards(nics), desired, facts, survey) for vm, nics in _wanted(desired).items()]
+    wanted = _wanted(desired)
+    if not wanted:
+        return []
+    ground = _Ground(
+        desired,
+        facts,
+        {one.key: one for one in wanted_networks(desired)},
+        frozenset(facts.value("cluster/machines") or ()),
+        networks.waiting(desired, facts, survey),
+    )
+    return [_diff_one(vm, _cards(nics), ground) for vm, nics in wanted.items()]
 
 
-def _diff_one(vm: str, wanted: Sequence[Card], desired: Desired, facts: Facts, survey: Survey) -> Outcome:
-    where, at = address(vm), f"machine/{vm}"
-    if (reason := _not_there(vm, facts)) is not None:
+def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
+    where, at, facts, desired = address(vm), f"machine/{vm}", ground.facts, ground.desired
+    if (reason := _not_there(vm, ground)) is not None:
         return Blocked(where, "", (reason,))
     template = _template(vm, facts)
     edits = [card for card in wanted if not template.has(card)]
@@ -91,7 +113,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], desired: Desired, facts: Facts, s
     reasons = [
         reason
         for card in edits
-        for reason in (*_unfit(card, vm, template, wanted), *_network_missing(card, desired, facts, survey))
+        for reason in (*_unfit(card, vm, template, wanted), *_network_missing(card, ground))
     ]
     if edits or pending or left:
         reasons += _untouchable(vm, edits, facts)
@@ -111,15 +133,15 @@ def _diff_one(vm: str, wanted: Sequence[Card], desired: Desired, facts: Facts, s
     )  # fmt: skip
 
 
-def _not_there(vm: str, facts: Facts) -> str | None:
+def _not_there(vm: str, ground: _Ground) -> str | None:
     """Why nothing can be done to a VM: it is not there, or could not be asked for."""
-    match facts.get("cluster/machines"):
+    match ground.facts.get("cluster/machines"):
         case Absent():
             return "KubeVirt is not installed (no kubevirt.io API): there are no VirtualMachines"
         case Unknown(why):
             return f"cannot list the VirtualMachines: {why}"
-        case Known(known) if vm not in known:
-            return f"there is no VirtualMachine {vm}{networks.near(vm, known)}"
+    if vm not in ground.machines:
+        return f"there is no VirtualMachine {vm}{networks.near(vm, ground.machines)}"
     return None
 
 
@@ -155,18 +177,18 @@ def _unfit(card: Card, vm: str, template: Template, wanted: Sequence[Card]) -> I
             yield f"{vm} is on {card.nad} by interface {name} already, and OVN-Kubernetes refuses one NAD twice in a pod: declare {name}"
 
 
-def _network_missing(card: Card, desired: Desired, facts: Facts, survey: Survey) -> Iterator[str]:
+def _network_missing(card: Card, ground: _Ground) -> Iterator[str]:
     """Why a card can't be attached yet: its NAD is not there and not declared, or its localnet is not mapped everywhere."""
     if not card.nad:
         return
-    declared = {one.key for one in wanted_networks(desired) if one.config}
-    if isinstance(fact := facts.get(f"nad/{card.nad}"), Unknown):
-        yield f"cannot tell whether network {card.nad} is there: {fact.why}"
-    elif card.nad not in declared and not isinstance(fact, Known):
-        known = {*declared, *facts.value("cluster/nads", [])}
+    declared, there = ground.declared.get(card.nad), ground.facts.get(f"nad/{card.nad}")
+    if declared is None and isinstance(there, Unknown):
+        yield f"cannot tell whether network {card.nad} is there: {there.why}"
+    elif declared is None and not isinstance(there, Known):
+        known = {*ground.declared, *ground.facts.value("cluster/nads", [])}
         yield f"interface {card.name}: there is no network {card.nad}, and none is declared{networks.near(card.nad, known)}"
-    if localnet := networks.localnet_of(card.nad, desired, facts):
-        yield from networks.waiting(localnet, desired, facts, survey)
+    found = ground.facts.value(f"network/{card.nad}") or {}
+    yield from ground.waits.get(declared.localnet if declared else found.get("localnet", ""), ())
 
 
 def _untouchable(vm: str, edits: Sequence[Card], facts: Facts) -> Iterator[str]:

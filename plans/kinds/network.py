@@ -50,12 +50,14 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     wanted = wanted_networks(desired)
     used = networks.users(facts) if wanted else {}
     beside = _beside(wanted, facts)
-    return [_diff_one(one, desired, facts, survey, used.get(one.key, Users()), beside) for one in wanted]
+    waiting = networks.waiting(desired, facts, survey) if wanted else {}
+    return [
+        _diff_one(one, facts, used.get(one.key, Users()), beside, waiting.get(one.localnet, ()))
+        for one in wanted
+    ]
 
 
-def _diff_one(
-    wanted: WantedNad, desired: Desired, facts: Facts, survey: Survey, used: Users, beside: Beside
-) -> Outcome:
+def _diff_one(wanted: WantedNad, facts: Facts, used: Users, beside: Beside, waits: Sequence[str]) -> Outcome:
     where, at = address(wanted.key), f"nad/{wanted.key}"
     if isinstance(fact := facts.get(at), Unknown):
         return Blocked(where, "", (fact.why,))
@@ -68,7 +70,7 @@ def _diff_one(
     reasons = [
         *(_untouchable(wanted, facts, differences) if there else ()),
         *_collisions(wanted, beside),
-        *networks.waiting(wanted.localnet, desired, facts, survey),
+        *waits,
     ]
     if there and (unseen := networks.unseen_users(facts)):
         reasons.append(f"cannot tell who uses it: {unseen}")
@@ -79,7 +81,8 @@ def _diff_one(
     return Change(
         address=where, kind="network", node="", verb="~" if there else "+", before=before, after=after,
         why=_why(wanted, differences, there, used),
-        data={"nad": wanted.key, "config": config, "labels": dict(wanted.labels), "annotations": dict(wanted.annotations)},
+        data={"nad": wanted.key, "config": config, "labels": dict(wanted.labels), "annotations": dict(wanted.annotations),
+              "used": str(used)},
         localnets=(wanted.localnet,), phase="epilogue", vms=used.running if _config_differs(differences) and there else (),
     )  # fmt: skip
 
@@ -210,9 +213,9 @@ def hazards(desired: Desired, facts: Facts) -> list[Finding]:
         f for one in wanted if one.config for f in _edited_in_use(one, facts, used.get(one.key, Users()))
     ]
     for network in desired.networks:
-        found += [
-            f for one in wanted if one.localnet == network.name for f in _against_links(one, network, facts)
-        ]
+        vlans, mtus = networks.node_vlans(network, facts), networks.link_mtus(network, facts)
+        on_it = [one for one in wanted if one.localnet == network.name and one.config]
+        found += [f for one in on_it for f in _against_links(one, network, facts, vlans, mtus)]
     return [*found, *_broken(desired, wanted, facts)]
 
 
@@ -238,22 +241,25 @@ def _edited_in_use(wanted: WantedNad, facts: Facts, used: Users) -> Iterator[Fin
             )  # fmt: skip
 
 
-def _against_links(wanted: WantedNad, network: VMNetwork, facts: Facts) -> Iterator[Finding]:
+def _against_links(
+    wanted: WantedNad,
+    network: VMNetwork,
+    facts: Facts,
+    vlans: Mapping[int, Sequence[str]],
+    mtus: Mapping[str, tuple[int, str]],
+) -> Iterator[Finding]:
     """H29, H30: the VLAN of the nodes, and an MTU that the links don't carry."""
-    if wanted.config is None:
-        return
+    assert wanted.config is not None
     vlan, mtu = wanted.config.get("vlanID", 0), wanted.config.get("mtu", 0)
     where = (address(wanted.key),)
-    if nodes := networks.node_vlans(network, facts).get(vlan):
+    if nodes := vlans.get(vlan):
         yield Finding(
             "H29", "warn", "", where,
             f"network {wanted.key} has VLAN {vlan}, in which the nodes themselves are (the patch port from {network.bridge} to "
             f"{networks.NODE_BRIDGE} on {listed(nodes)}): its VMs sit in the node network",
             "give the network a VLAN of its own, if that is not meant",
         )  # fmt: skip
-    small = {
-        node: found for node, found in networks.link_mtus(network, facts).items() if mtu and found[0] < mtu
-    }
+    small = {node: found for node, found in mtus.items() if mtu and found[0] < mtu}
     if small:
         node, (least, nic) = sorted(small.items())[0]
         yield Finding(
@@ -300,7 +306,7 @@ def fragment(change: Change, context: Context) -> Action:
             done_when=(Check(at, "absent"),), undo=(_write_back(key, facts),),
         )  # fmt: skip
     args = _arguments(key, config, change.data["labels"], change.data["annotations"], not there)
-    used = networks.users(facts).get(key, Users())
+    used = change.data["used"]
     undo: tuple[Invocation, ...] = ()
     no_undo = f"{used} name it already" if not there and used else ""
     if there:
