@@ -13,7 +13,7 @@ from typing import Any, Literal
 from plans.actions import Action
 from plans.document import Finding, canonical
 from plans.facts import KNOWN_AFTER_APPLY
-from plans.ops import Apply, Create, Delete, Edit, ObjectRef, Patch
+from plans.ops import Apply, Create, Delete, Edit, ObjectRef, Patch, Wait
 
 HAZARD = "H63"
 MOST = 500
@@ -27,10 +27,14 @@ WriteOp = Patch | Create | Apply | Edit | Delete
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One write to be judged, with stand-ins for what only the run will know."""
+    """One write to be judged, with stand-ins for what only the run will know.
+
+    `after`: what its action waits for before it, so that the server would judge it at another moment than now.
+    """
 
     node: str
     op: WriteOp
+    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,13 @@ def trials(actions: Iterable[Action]) -> list[Trial]:
     seen: set[str] = set()
     found: list[Trial] = []
     for action in actions:
+        waited = ""
         for op in action.ops:
+            waited = op.title if isinstance(op, Wait) else waited
             if not isinstance(op, WriteOp):
                 continue
             if op.ref not in touched and not _rests_on(op, touched):
-                trial = Trial(action.node, _with_stand_ins(op))
+                trial = Trial(action.node, _with_stand_ins(op), waited)
                 key = canonical(replace(trial.op, label="", title="", commands=()))
                 # An eviction is judged by a budget that changes by the minute: its answer now says nothing.
                 if key not in seen and not (isinstance(op, Create) and op.subresource):
@@ -103,24 +109,26 @@ def _stand_in(value: Any, *, is_name: bool = False) -> Any:
 
 
 def findings(answers: Sequence[Answer]) -> list[Finding]:
-    """What the answers mean for the plan: a refusal blocks, what could not be tried is a warning for each kind."""
-    found = [
-        Finding(
-            HAZARD,
-            "block",
-            answer.trial.node,
-            (str(answer.trial.op.ref),),
-            f"the API server refuses a planned write: {answer.trial.op.title}: {answer.why}",
-            "mend what it names; accepted, the run will stop there if it is still refused then",
-        )
-        for answer in answers
-        if answer.word == "refused"
-    ]
+    """What the answers mean for the plan: a refusal blocks, unless something is awaited before that write; what could not
+    be tried is a warning for each kind.
+    """
+    found = [_refused(answer.trial, answer.why) for answer in answers if answer.word == "refused"]
     untried: dict[tuple[str, str], list[Answer]] = {}
     for answer in answers:
         if answer.word != "refused":
             untried.setdefault((answer.word, answer.trial.op.ref.kind), []).append(answer)
     return found + [_untried(kind, some) for (_, kind), some in untried.items()]
+
+
+def _refused(trial: Trial, why: str) -> Finding:
+    message = f"the API server refuses a planned write: {trial.op.title}: {why}"
+    objects = (str(trial.op.ref),)
+    if trial.after:
+        message += f" (that is now; before it, the run waits for {trial.after})"
+        way_out = "nothing to do if what is waited for changes that; else mend what it names"
+        return Finding(HAZARD, "warn", trial.node, objects, message, way_out)
+    way_out = "mend what it names; accepted, the run will stop there if it is still refused then"
+    return Finding(HAZARD, "block", trial.node, objects, message, way_out)
 
 
 def _untried(kind: str, answers: Sequence[Answer]) -> Finding:

@@ -19,7 +19,7 @@ from plans.document import Plan, canonical
 from plans.errors import InputError, JournalError
 from plans.ops import READ_ONLY
 from state import schema
-from state.journal import Run
+from state.journal import FORGOTTEN_OPS, Run
 from state.store import Store
 
 FORMAT = 1
@@ -97,7 +97,8 @@ def _events(
         if row.action in over:
             # Of an action that is over, one op says that it acted.
             is_first = acts and row.action not in told
-            if not is_first and not (row.action in still_read and row.result is not None):
+            is_read = row.action in still_read and row.result is not None and op["op"] not in FORGOTTEN_OPS
+            if not (is_first or is_read):
                 continue
             told |= {row.action} if acts else set()
         slim = {"op": op["op"], "title": op.get("title", row.label)}
