@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from plans.actions import Action, Need
 from plans.changes import Change, Choice, Context, Shape
@@ -19,7 +20,9 @@ from plans.diff import NodeDiff
 from plans.facts import Facts, Known
 from plans.guests import guests, vms_on
 from plans.kinds import KINDS
-from plans.maintenance import checkpoints, cordon, migrations, proof
+from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, proof
+from plans.maintenance.migrations import AT_ONCE, Leavers
+from plans.maintenance.ways import Way, at_once, can_migrate, stubborn, way_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Bracket:
     """The actions of one node in order, and why they have this shape.
 
     `lasting`: the checks that must still hold at the end of the run (patch pairs come and go with VMs, and are none).
+    `ways`: how each VM that leaves does so. `canary`: the networks on which a pod proves the path; `proof`: in words.
     """
 
     node: str
@@ -38,6 +42,8 @@ class Bracket:
     dark: tuple[str, ...] = ()
     cordoned_by_others: bool = False
     lasting: tuple[Check, ...] = ()
+    ways: tuple[Way, ...] = ()
+    proof: str = ""
 
 
 def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[str, Choice]) -> Bracket:
@@ -49,27 +55,69 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     shape, why, staying = _shape(changes, here, evacuate)
     evacuates = evacuate is not None and shape != "orphaned" and bool(localnets)
     leaving = tuple(vm for vm in here if vm not in staying) if evacuates else ()
+    ways = tuple(way_out(vm, facts, evacuate) for vm in leaving) if evacuate else ()
     context = Context(facts, shape, frozenset(leaving), desired)
     outsider = facts.value(f"node/{node}/unschedulable") is True
     cordons = not outsider and bool(localnets)
     delivered = compose(changes, choices, context)
     proven = [check for c in changes for check in KINDS[c.kind].verify(c, context)]
+    seen = _canary_networks(changes, desired, facts, shape)
     chain = [
-        checkpoints.preflight(node, _preflight_checks(found, facts)),
+        checkpoints.preflight(node, _preflight_checks(found, facts, evacuates)),
         *([cordon.cordon(node)] if cordons else []),
-        *(
-            _evacuation(node, localnets, leaving, here, evacuate)
-            if evacuate and shape != "orphaned" and localnets
-            else []
-        ),
+        *(_evacuation(node, localnets, ways, here, facts, evacuate) if evacuate and evacuates else []),
+        *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
         *_with_proof(node, delivered, changes, context),
         checkpoints.verify(node, proven),
+        *([canary.prove(node, seen, _image(desired))] if seen else []),
         *([cordon.uncordon(node)] if cordons else []),
-        *(_returns(node, changes, leaving, evacuate, shape) if not outsider else []),
+        *(
+            _returns(node, changes, ways, facts, evacuate, shape, canary.is_whole(seen))
+            if not outsider
+            else []
+        ),
     ]
     dark = tuple(here) if shape == "orphaned" else ()
     lasting = tuple(check for check in proven if "/patch/" not in check.path)
-    return Bracket(node, shape, why, tuple(_chained(chain)), leaving, tuple(staying), dark, outsider, lasting)
+    chained = tuple(_chained(chain))
+    return Bracket(
+        node, shape, why, chained, leaving, tuple(staying), dark, outsider, lasting, ways,
+        _proof(chained, localnets) if _image(desired) or _is_unproven(chained, leaving) else "",
+    )  # fmt: skip
+
+
+def _image(desired: Desired) -> str:
+    asked = desired.rollout.spec.proof if desired.rollout else None
+    return asked.canary.image if asked else ""
+
+
+def _canary_networks(
+    changes: Sequence[Change], desired: Desired, facts: Facts, shape: Shape
+) -> list[dict[str, Any]]:
+    """What a canary is put on: nothing where none is asked for, or where VMs are there to be seen."""
+    if not _image(desired) or shape != "cold":
+        return []
+    bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
+    return canary.networks(bridges, desired, facts)
+
+
+def _is_unproven(chain: Sequence[Action], leaving: Sequence[str]) -> bool:
+    """Whether VMs leave and nothing is seen of the path before they are back: that has to be said."""
+    return bool(leaving) and not any(action.id.endswith(("/prove", "/canary")) for action in chain)
+
+
+def _proof(chain: Sequence[Action], localnets: Sequence[str]) -> str:
+    """By what the node's new path is proven, as people read it; empty where nothing moves."""
+    routines = {action.routine for action in chain}
+    if not localnets:
+        return ""
+    means = [
+        ("canary@1", "a canary before VMs return"),
+        ("prove-by-return@1", "the first VM that returns"),
+        ("prove@1", "the traffic of the VMs on it"),
+    ]
+    found = [words for name, words in means if name in routines]
+    return ", then ".join(found) or "what the node itself says; VM traffic is not seen"
 
 
 def _shape(
@@ -92,13 +140,29 @@ def _shape(
     return "cold", "the rollout evacuates the node first", ()
 
 
-def _preflight_checks(found: NodeDiff, facts: Facts) -> list[Check]:
+def _preflight_checks(found: NodeDiff, facts: Facts, evacuates: bool) -> list[Check]:
     at = f"node/{found.node}"
     others = sorted(set(facts.value("cluster/not-ready", [])))
     checks = [
         Check(f"{at}/ready", "eq", True, "a node that is not Ready is not touched"),
         Check("cluster/not-ready", "subset_of", others, "H18: another node went down since the plan"),
     ]
+    if evacuates:
+        held = sorted({*facts.value("cluster/cordoned", []), found.node})
+        checks += [
+            Check(
+                "cluster/cordoned",
+                "subset_of",
+                held,
+                "H18: a node was cordoned since the plan, which counted on its room",
+            ),
+            Check(
+                "cluster/rollouts",
+                "subset_of",
+                [],
+                "H18: machines are being updated, which takes nodes down too",
+            ),
+        ]
     for change in found.changes:
         checks += KINDS[change.kind].preflight(change, facts)
     if isinstance(facts.get(f"{at}/ovs/mapping/physnet"), Known):
@@ -107,14 +171,29 @@ def _preflight_checks(found: NodeDiff, facts: Facts) -> list[Check]:
 
 
 def _evacuation(
-    node: str, localnets: Sequence[str], leaving: Sequence[str], here: Sequence[str], evacuate: Evacuate
+    node: str,
+    localnets: Sequence[str],
+    ways: Sequence[Way],
+    here: Sequence[str],
+    facts: Facts,
+    evacuate: Evacuate,
 ) -> list[Action]:
     back = "they return" if evacuate.return_to == "origin" else "they stay where they land"
-    rule = f"every VM of {', '.join(localnets)} on {node}, two at a time, to any schedulable node; {back}"
+    limit = at_once(facts, AT_ONCE)
+    number = {1: "one", 2: "two", 3: "three"}.get(limit, str(limit))
+    rule = (
+        f"every VM of {', '.join(localnets)} on {node}, {number} at a time, to any schedulable node; {back}"
+    )
+    leaving = {way.vm for way in ways}
     stays = sorted(
         {vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"}
     )
-    return [migrations.evacuate(node, localnets, leaving, stays, here, rule)]
+    who = Leavers(
+        migrating=tuple(way.vm for way in ways if way.how == "live-migrate"),
+        restarting=tuple(way.vm for way in ways if way.how == "restart"),
+        staying=tuple(stays), late=stubborn(facts, evacuate), at_once=limit,
+    )  # fmt: skip
+    return [migrations.evacuate(node, localnets, who, here, rule)]
 
 
 def _with_proof(
@@ -132,16 +211,25 @@ def _with_proof(
 
 
 def _returns(
-    node: str, changes: Sequence[Change], leaving: Sequence[str], evacuate: Evacuate | None, shape: Shape
+    node: str,
+    changes: Sequence[Change],
+    ways: Sequence[Way],
+    facts: Facts,
+    evacuate: Evacuate | None,
+    shape: str,
+    is_proven: bool,
 ) -> list[Action]:
-    if not evacuate or not leaving or shape == "orphaned" or evacuate.return_to == "none":
+    if not evacuate or shape == "orphaned" or evacuate.return_to == "none":
         return []
-    evacuation = f"{node}/evacuate"
-    if shape == "hot":
-        return [migrations.bring_back(node, leaving, evacuation)]
+    returning = tuple(w.vm for w in ways if w.how == "live-migrate" or can_migrate(w.vm, facts) is True)
+    restarted = tuple(w.vm for w in ways if w.how == "restart" and w.vm in returning)
+    if not returning:
+        return []
+    if shape == "hot" or is_proven:
+        return [migrations.bring_back(node, returning, restarted)]
     bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
-    first = proof.first_return(node, bridges, leaving)
-    return [first, *([migrations.bring_back(node, leaving, evacuation)] if len(leaving) > 1 else [])]
+    first = proof.first_return(node, bridges, returning)
+    return [first, *([migrations.bring_back(node, returning, restarted)] if len(returning) > 1 else [])]
 
 
 def _chained(chain: Sequence[Action]) -> list[Action]:

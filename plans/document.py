@@ -75,7 +75,11 @@ class ShownBlocked:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What the plan says of one node. `unreadable` is why nothing could be told of it."""
+    """What the plan says of one node. `unreadable` is why nothing could be told of it.
+
+    `ways`: how VMs leave, where it needs saying; `restarting`: those that are stopped and started elsewhere; `proof`: by what
+    its new path is proven.
+    """
 
     node: str
     shape: str
@@ -88,6 +92,9 @@ class NodePlan:
     dark: tuple[str, ...]
     affected: tuple[str, ...]
     unreadable: str = ""
+    ways: tuple[str, ...] = ()
+    restarting: tuple[str, ...] = ()
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)

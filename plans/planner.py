@@ -15,7 +15,7 @@ from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownC
 from plans.facts import Facts
 from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS
-from plans.maintenance import checkpoints, inventory
+from plans.maintenance import canary, checkpoints, inventory, ways
 from plans.order import order, serialise
 from plans.predict import predict
 
@@ -24,8 +24,9 @@ VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions
 
 
 def cluster_views(desired: Desired) -> tuple[str, ...]:
-    """What is read besides for the kinds of the cluster that the files declare."""
-    return tuple(dict.fromkeys(view for kind in CLUSTER_KINDS.values() for view in kind.views(desired)))
+    """What is read besides for the kinds of the cluster that the files declare, and for emptying nodes."""
+    of_kinds = (view for kind in CLUSTER_KINDS.values() for view in kind.views(desired))
+    return tuple(dict.fromkeys((*of_kinds, *ways.views(desired))))
 
 
 def node_views(node: str) -> tuple[str, ...]:
@@ -98,7 +99,11 @@ def _unpredicted(
 
     kept = [check for b in brackets for check in b.lasting]
     kept += [check for c in cluster.changes for check in CLUSTER_KINDS[c.kind].verify(c, context)]
-    before = [inventory.action(sorted(b.node for b in brackets)), *made("prologue")]
+    before = [
+        inventory.action(sorted(b.node for b in brackets)),
+        *canary.collect(facts),
+        *made("prologue"),
+    ]
     after = [*made("epilogue"), checkpoints.look_back(kept)]
     return order(serialise(before, [b.actions for b in brackets], after))
 
@@ -118,6 +123,9 @@ def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice])
         dark=made.dark if made else (),
         affected=tuple(affected),
         unreadable=found.unreadable,
+        ways=tuple(str(way) for way in made.ways if way.why) if made else (),
+        restarting=tuple(way.vm for way in made.ways if way.how == "restart") if made else (),
+        proof=made.proof if made else "",
     )
 
 

@@ -170,6 +170,12 @@ class Interpreter:
         except (ports.AlreadyExists, ports.NotFound) as error:
             if isinstance(op, Create if isinstance(error, ports.AlreadyExists) else Delete):
                 return "first", None
+            if isinstance(op, Create) and op.subresource == "eviction":
+                return "first", None
+            raise
+        except ports.Busy as error:
+            if isinstance(op, Create) and op.subresource == "eviction":
+                return "busy", {"why": str(error)}
             raise
         except ports.Refused as error:
             if isinstance(op, Apply | Edit) and op.again_if and op.again_if in str(error):

@@ -29,7 +29,8 @@ def render_plan(plan: Plan) -> str:
             parts.append("No changes. The nodes are as the files declare.")
         return "\n\n".join(parts)
     parts.append(_steps(plan))
-    if not any(c.address.startswith(("network/", "attachment/")) for c in plan.cluster):
+    restarts = any(node.restarting for node in plan.nodes)
+    if not restarts and not any(c.address.startswith(("network/", "attachment/")) for c in plan.cluster):
         parts.append("No NetworkAttachmentDefinition and no VirtualMachine is changed.")
     parts.append(summary(plan))
     if blocking := plan.blocking():
@@ -116,15 +117,22 @@ def _node(node: NodePlan) -> str:
         lines += _blocked(blocked.address, blocked.reasons)
     if node.dark:
         lines.append(f"    without network now: {', '.join(node.dark)}")
-    if node.leaving:
-        lines.append(f"    leave first, by live migration: {', '.join(node.leaving)}")
+    if migrating := [vm for vm in node.leaving if vm not in node.restarting]:
+        lines.append(f"    leave first, by live migration: {', '.join(migrating)}")
+    if node.restarting:
+        lines.append(f"    leave first, by a restart elsewhere: {', '.join(node.restarting)}")
+    lines += [f"      {way}" for way in node.ways]
     if node.staying:
         lines.append(f"    stay, by the rollout: {', '.join(node.staying)}")
-    if node.affected:
+    if node.proof:
+        lines.append(f"    proof: {node.proof}")
+    if moved := [vm for vm in node.affected if vm not in node.restarting]:
         lines.append(
-            f"    disruption: vm-traffic of {', '.join(node.affected)}, while their path moves (measured: ~20 ms)"
+            f"    disruption: vm-traffic of {', '.join(moved)}, while their path moves (measured: ~20 ms)"
         )
-    elif node.changes:
+    if node.restarting:
+        lines.append(f"    disruption: down between stop and start: {', '.join(node.restarting)}")
+    if node.changes and not node.affected:
         lines.append("    disruption: none")
     return "\n".join(lines)
 

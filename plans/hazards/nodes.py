@@ -17,6 +17,16 @@ def another_node_down(scene: Scene) -> list[Finding]:
     ]  # fmt: skip
 
 
+def machines_updating(scene: Scene) -> list[Finding]:
+    """H18: a pool of machines that is being updated takes nodes down by itself."""
+    if not scene.brackets:
+        return []
+    return [
+        Finding("H18", "block", "", (), f"{pool} is being updated: it cordons and restarts nodes by itself meanwhile", "wait until it is updated, or pause it")
+        for pool in scene.facts.value("cluster/rollouts") or []
+    ]  # fmt: skip
+
+
 def cordoned_by_others(scene: Scene) -> list[Finding]:
     """H18, H19: a node that somebody else cordoned counts as no capacity, and stays cordoned."""
     own = {b.node: b for b in scene.brackets}
@@ -24,7 +34,7 @@ def cordoned_by_others(scene: Scene) -> list[Finding]:
     for node in scene.facts.value("cluster/cordoned", []) if scene.brackets else []:
         bracket = own.get(node)
         note = "its own changes are made, " if bracket else ""
-        unproven = bracket is not None and bracket.shape == "cold"
+        unproven = bracket is not None and bracket.shape == "cold" and "canary" not in bracket.proof
         found.append(
             Finding(
                 "H19", "warn", node, (f"node/{node}",),
@@ -42,4 +52,4 @@ def _holder(scene: Scene, node: str) -> str:
     return f"run {run}, which never uncordoned it" if run else "somebody else"
 
 
-FINDERS = (another_node_down, cordoned_by_others)
+FINDERS = (another_node_down, machines_updating, cordoned_by_others)

@@ -1,37 +1,160 @@
-"""Hazards of VMs: those that can't leave, and where those that leave find room."""
+"""Hazards of VMs and pods: those that can't leave, where those that leave find room, and what carries them there."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from plans.bracket import Bracket
+from plans.desired import VMNetwork
 from plans.document import Finding
-from plans.facts import Facts, Known
+from plans.facts import Absent, Facts, Known
 from plans.hazards import Scene
+from plans.maintenance.evictions import pods_of
+from plans.maintenance.power import STRATEGIES
+from plans.maintenance.ways import Way, can_migrate, cannot_restart
+from plans.selection import applies_to
 
 
 def cannot_leave(scene: Scene) -> list[Finding]:
-    """H14: a VM that cannot live-migrate would hang the evacuation for ever, or be shut down by a drain."""
+    """H14: a VM that cannot leave as the rollout says would hang the evacuation for ever, or be shut down by a drain."""
+    return [
+        Finding(
+            "H14", "block", bracket.node, (f"vm/{way.vm}",), f"{way.vm} on {bracket.node} cannot {why}",
+            f"{out}. Accepted: {bracket.node} is left out", leaves_out=_changes_of(scene, bracket),
+        )
+        for bracket in scene.brackets
+        for way in bracket.ways
+        for why, out in _obstacles(scene.facts, bracket.node, way)
+    ]  # fmt: skip
+
+
+def _changes_of(scene: Scene, bracket: Bracket) -> tuple[str, ...]:
+    return tuple(c.address for c in next(d.changes for d in scene.diffs if d.node == bracket.node))
+
+
+def _obstacles(facts: Facts, node: str, way: Way) -> list[tuple[str, str]]:
+    """What keeps a VM from leaving in its way, and the way out of that."""
+    if way.how == "restart":
+        why = cannot_restart(way.vm, facts)
+        found = [(f"restart elsewhere: {why}", "let it stay, or shut it down first")] if why else []
+        run = facts.value(f"machine/{way.vm}/run")
+        if not why and run not in STRATEGIES:
+            found.append(
+                (
+                    f"be given back its run strategy {run}, which this version does not know",
+                    "let it stay, or restart it by hand",
+                )
+            )
+    else:
+        migratable = can_migrate(way.vm, facts)
+        found = (
+            []
+            if migratable is True
+            else [
+                (
+                    f"live-migrate ({migratable})",
+                    f"let it stay through a hot remap: rollout spec.evacuate.vms: {{{way.vm}: stay}}; or shut it down first",
+                )
+            ]
+        )
+    label = _kept_here(facts, node, way.vm)
+    if label:
+        found.append(
+            (
+                f"run on any other node: {label}",
+                f"give another node that label, or let it stay: rollout spec.evacuate.vms: {{{way.vm}: stay}}",
+            )
+        )
+    return found
+
+
+def _kept_here(facts: Facts, node: str, vm: str) -> str:
+    """The label by which a VM fits no other node that takes VMs; empty when it fits one, or there is none at all."""
+    found = facts.value(f"vm/{vm}") or {}
+    selector, terms = found.get("selector") or {}, found.get("terms") or []
+    others = [n for n in _takers(facts) if n != node]
+    if not others or not (selector or terms):
+        return ""
+    labels = {n: facts.value(f"node/{n}/labels") or {} for n in others}
+    if selector and not any(selector.items() <= labels[n].items() for n in others):
+        return "its nodeSelector asks for " + ", ".join(f"{k}={v}" for k, v in sorted(selector.items()))
+    if terms and not any(_fits(terms, labels[n]) for n in others):
+        keys = sorted({rule["key"] for term in terms for rule in term.get("matchExpressions") or ()})
+        return f"its node affinity asks for {', '.join(keys)}"
+    return ""
+
+
+def _fits(terms: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels meets any of the terms. What this can't read (fields, Gt, Lt) is held to fit."""
+    return any(all(_meets(rule, labels) for rule in term.get("matchExpressions") or ()) for term in terms)
+
+
+def _meets(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(rule["key"]), rule.get("values") or ()
+    match rule["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return True
+
+
+def pods_that_stay(scene: Scene) -> list[Finding]:
+    """H14: pods that a drain would delete by force only; the rollout asked for them to leave."""
+    evacuate = scene.desired.rollout.spec.evacuate if scene.desired.rollout else None
+    if evacuate is None or evacuate.pods != "evict":
+        return []
     found = []
     for bracket in scene.brackets:
-        for vm in bracket.leaving:
-            reason = scene.facts.value(f"vm/{vm}", {}).get("migratable")
-            if reason is not True:
-                changes = next(d.changes for d in scene.diffs if d.node == bracket.node)
-                found.append(
-                    Finding(
-                        "H14", "block", bracket.node, (f"vm/{vm}",), f"{vm} on {bracket.node} cannot live-migrate ({reason})",
-                        f"let it stay through a hot remap: rollout spec.evacuate.vms: {{{vm}: stay}}; or shut it down first. Accepted: {bracket.node} is left out",
-                        leaves_out=tuple(c.address for c in changes),
-                    )
-                )  # fmt: skip
+        evicts = any(action.routine == "evict@1" for action in bracket.actions)
+        held = [p for p in pods_of(bracket.node, scene.facts) if p["way"] == "block"] if evicts else []
+        if held:
+            named = ", ".join(f"{pod['pod']} ({pod['why']})" for pod in held)
+            found.append(
+                Finding(
+                    "H14", "block", bracket.node, tuple(f"pod/{pod['pod']}" for pod in held),
+                    f"pods on {bracket.node} are evicted by force only, which ovsplan never does: {named}",
+                    f"move or delete them, or let pods stay: evacuate.pods: leave. Accepted: {bracket.node} is left out",
+                    leaves_out=_changes_of(scene, bracket),
+                )
+            )  # fmt: skip
     return found
+
+
+def migrations_on_what_moves(scene: Scene) -> list[Finding]:
+    """H12: KubeVirt's migrations over a network whose path moves break in the middle of the evacuation."""
+    limits = scene.facts.value("cluster/migration-limits") or {}
+    carrier = limits.get("network", "")
+    localnet = (scene.facts.value(f"network/{carrier}") or {}).get("localnet") if carrier else None
+    moving = [
+        b.node
+        for b, d in ((b, next(d for d in scene.diffs if d.node == b.node)) for b in scene.brackets)
+        if b.leaving and any(c.traffic and c.traffic.localnet == localnet for c in d.changes)
+    ]
+    if localnet is None or not moving:
+        return []
+    return [
+        Finding(
+            "H12", "block", "", (f"network/{carrier}", *(f"node/{n}" for n in moving)),
+            f"KubeVirt migrates VMs over {carrier}, which is on localnet {localnet}: its own path moves on "
+            f"{', '.join(moving)} while VMs migrate over it",
+            "give migrations another network for this time (KubeVirt spec.configuration.migrations.network), or do not evacuate: "
+            "a hot remap migrates nobody",
+        )
+    ]  # fmt: skip
 
 
 def no_room(scene: Scene) -> list[Finding]:
     """H14, H52: the VMs that leave must fit elsewhere, on the worst node of the whole run."""
     evacuate = scene.desired.rollout.spec.evacuate if scene.desired.rollout else None
     returning = evacuate is None or evacuate.return_to == "origin"
-    free = _free_memory(scene.facts)
+    free = _free_memory(scene)
     largest = heapq.nlargest(2, free.items(), key=lambda item: item[1])
     found = []
     for bracket in scene.brackets:
@@ -47,7 +170,7 @@ def no_room(scene: Scene) -> list[Finding]:
                 Finding(
                     "H14", "block", bracket.node, tuple(f"vm/{vm}" for vm in bracket.leaving),
                     f"the VMs that leave {bracket.node} need {_gib(total)} and do not fit on the other schedulable nodes "
-                    f"({', '.join(f'{n} {_gib(r)} free' for n, r in sorted({k: v for k, v in free.items() if k != bracket.node}.items())) or 'there is none'})",
+                    f"({_rooms(scene, {k: v for k, v in free.items() if k != bracket.node}, bracket.node)})",
                     "free memory elsewhere, uncordon a node, or let some stay",
                 )
             )  # fmt: skip
@@ -85,19 +208,65 @@ def proof_of_an_empty_node(scene: Scene) -> list[Finding]:
         )
         for b in scene.brackets
         if not b.leaving and not b.staying and b.shape == "cold"
+        if not any(action.routine == "canary@1" for action in b.actions)
     ]  # fmt: skip
 
 
-def _free_memory(facts: Facts) -> dict[str, int]:
-    """Free memory of every node that takes VMs, in bytes, by what its VMs ask for."""
+def _rooms(scene: Scene, free: Mapping[str, int], node: str) -> str:
+    """The room that was counted on, and the nodes that were not counted, with the reason."""
+    told = [f"{n} {_gib(room)} free" for n, room in sorted(free.items())]
+    told += [f"{n} not counted: {why}" for n, why in sorted(_not_counted(scene).items()) if n != node]
+    return ", ".join(told) or "there is none"
+
+
+def _takers(facts: Facts) -> list[str]:
+    """The nodes that take VMs, by their own objects."""
+    return [
+        node
+        for node in facts.value("cluster/nodes", [])
+        if facts.value(f"node/{node}/ready") and not facts.value(f"node/{node}/unschedulable")
+    ]
+
+
+def _not_counted(scene: Scene) -> dict[str, str]:
+    """Nodes that would take a VM and leave it in the dark: their own path is broken, or nobody could look.
+
+    Nodes whose VMs are dark are done first where they can be, so those of the plan count.
+    """
+    planned = {b.node for b in scene.brackets}
+    found = {}
+    for node in _takers(scene.facts):
+        if node in planned:
+            continue
+        diff = next((d for d in scene.diffs if d.node == node), None)
+        for network in scene.desired.networks:
+            why = _dark_for(network, node, scene.facts)
+            if diff is not None and diff.unreadable:
+                found[node] = "it cannot be read"
+            elif why:
+                found[node] = why
+    return found
+
+
+def _dark_for(network: VMNetwork, node: str, facts: Facts) -> str:
+    """Why a VM of this localnet would be dark on a node; empty when it would not, or nobody looked there."""
+    if not applies_to(network, node, facts) or not isinstance(facts.get(f"node/{node}/ovs"), Known):
+        return ""
+    mapped = facts.get(f"node/{node}/ovs/mapping/{network.name}")
+    if isinstance(mapped, Absent):
+        return f"it has no mapping for {network.name}"
+    if isinstance(mapped, Known) and not facts.value(f"node/{node}/ovs/bridge/{mapped.value}/uplinks"):
+        return f"{network.name} is on {mapped.value} there, which has no uplink that works"
+    return ""
+
+
+def _free_memory(scene: Scene) -> dict[str, int]:
+    """Free memory of every node that takes VMs and carries their networks, in bytes, by what its VMs ask for."""
+    facts, dark = scene.facts, _not_counted(scene)
     free = {}
-    for node in facts.value("cluster/nodes", []):
+    for node in _takers(facts):
         room = facts.get(f"node/{node}/memory")
-        if (
-            facts.value(f"node/{node}/ready")
-            and not facts.value(f"node/{node}/unschedulable")
-            and isinstance(room, Known)
-        ):
+        if node not in dark and isinstance(room, Known):
             free[node] = room.value - sum(_memory(facts, vm) for vm in facts.value(f"node/{node}/vms", []))
     return free
 
@@ -122,4 +291,4 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-FINDERS = (cannot_leave, no_room, pile_up, proof_of_an_empty_node)
+FINDERS = (cannot_leave, no_room, pile_up, proof_of_an_empty_node, pods_that_stay, migrations_on_what_moves)

@@ -1,10 +1,20 @@
 """What surrounds the changes of a node: the actions that every kind needs and no kind owns.
 
 One file per idea: `inventory` (the before-image of all), `checkpoints` (preflight and verify), `cordon`,
-`migrations` (evacuate, and VMs that return), `proof`. They are the same machinery as the kinds' actions: data, and a
-pure step function.
+`ways` (how each VM leaves), `migrations` (evacuate, and VMs that return), `restarts` (those that leave so), `power` (stop and
+start of a VM), `evictions` (the pods beside them), `proof` and `canary`. They are the same machinery as the kinds'
+actions: data, and a pure step function.
 """
 
-from plans.maintenance import checkpoints, cordon, inventory, migrations, proof
+from plans.maintenance import canary, checkpoints, cordon, evictions, inventory, migrations, proof, ways
 
-__all__ = ["checkpoints", "cordon", "inventory", "migrations", "proof"]
+__all__ = [
+    "canary",
+    "checkpoints",
+    "cordon",
+    "evictions",
+    "inventory",
+    "migrations",
+    "proof",
+    "ways",
+]

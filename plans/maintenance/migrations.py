@@ -1,8 +1,9 @@
 """Moving VMs by live migration: evacuating a node, and bringing its VMs back.
 
 One VirtualMachineInstanceMigration per move, under a name that follows from the run, the VM's UID and the attempt:
-after a crash, "already exists" means that it is ours (H15). At most two leave a node at once, which is what KubeVirt
-allows by default (parallelOutboundMigrationsPerNode); more would only wait in its queue.
+after a crash, "already exists" means that it is ours (H15). As many leave a node at once as KubeVirt allows (two by
+default, parallelOutboundMigrationsPerNode); more would only wait in its queue. VMs that leave by a restart follow one
+by one (`restarts`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Sto
 from plans.checks import Check
 from plans.facts import KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
 from plans.guests import networks_of, vms_on
+from plans.maintenance import restarts
+from plans.maintenance.power import GONE_DEADLINE, UP_DEADLINE
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
 from plans.readings.cluster import VMIM
 
@@ -31,44 +34,61 @@ VIEWS = ("nodes", "vms", "networks", "migrations")
 NAME_PREFIX = "ovsplan-"
 
 
-def evacuate(
-    node: str,
-    localnets: Sequence[str],
-    leaving: Sequence[str],
-    staying: Sequence[str],
-    here: Sequence[str],
-    rule: str,
-) -> Action:
+@dataclass(frozen=True, slots=True)
+class Leavers:
+    """Who leaves a node, and how. `late`: VMs that can only restart and may have come here by then."""
+
+    migrating: tuple[str, ...] = ()
+    restarting: tuple[str, ...] = ()
+    staying: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    at_once: int = AT_ONCE
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(sorted((*self.migrating, *self.restarting)))
+
+
+def evacuate(node: str, localnets: Sequence[str], who: Leavers, here: Sequence[str], rule: str) -> Action:
     """Empty a node of the VMs that use the localnets, but for those that stay. `here`: all of them, now."""
-    names = ", ".join(leaving) or "none now"
-    stay_here = [vm for vm in staying if vm in here]
+    stay_here = [vm for vm in who.staying if vm in here]
+    words = [f"live-migrate away: {', '.join(who.migrating) or 'none now'}"]
+    words += [f"restart elsewhere: {', '.join(who.restarting)}"] if who.restarting else []
+    words += [f"{', '.join(stay_here)} stays"] if stay_here else []
+    may_restart = sorted({*who.restarting, *who.late})
     return Action(
         id=f"{node}/evacuate",
         routine="evacuate@1",
-        title=f"live-migrate away: {names}" + (f"; {', '.join(stay_here)} stays" if stay_here else ""),
+        title="; ".join(words if who.migrating or not who.restarting else words[1:]),
         node=node,
-        args={"node": node, "localnets": list(localnets), "staying": list(staying), "rule": rule},
-        reads=VIEWS,
+        args={
+            "node": node, "localnets": list(localnets), "staying": list(who.staying), "rule": rule,
+            **({"at_once": who.at_once} if who.at_once != AT_ONCE else {}),
+            **({"restarting": list(who.restarting), "late": list(who.late)} if may_restart else {}),
+        },
+        reads=(*VIEWS, *(f"machine:{vm}" for vm in may_restart)),
         done_when=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
         ),
         no_undo="its VMs run elsewhere; once the node is uncordoned, `virtctl migrate` brings them back"
-        if leaving
+        if who.all
         else "no VM had to leave",
-        vms=tuple(leaving),
-        deadline=MIGRATION_DEADLINE * max(1, len(leaving)),
+        vms=who.all,
+        disruption="vm-traffic" if who.restarting else "none",
+        deadline=MIGRATION_DEADLINE * max(1, len(who.migrating))
+        + (GONE_DEADLINE + UP_DEADLINE) * len(may_restart),
         rows=(4,),
-    )
+    )  # fmt: skip
 
 
-def bring_back(node: str, vms: Sequence[str], evacuation: str) -> Action:
-    """Return to a node the VMs that left it for this run."""
+def bring_back(node: str, vms: Sequence[str], restarted: Sequence[str] = ()) -> Action:
+    """Return to a node the VMs that left it for this run. One of the `restarted` that can't migrate now stays."""
     return Action(
         id=f"{node}/return",
         routine="return@1",
         title=f"live-migrate back: {', '.join(vms)}",
         node=node,
-        args={"node": node, "vms": list(vms)},
+        args={"node": node, "vms": list(vms), **({"restarted": list(restarted)} if restarted else {})},
         reads=VIEWS,
         undo=(
             Invocation(
@@ -115,7 +135,7 @@ def migration_name(run: str, uid: str, purpose: str, attempt: int) -> str:
     return f"{NAME_PREFIX}{hashlib.sha256(f'{run}/{uid}/{purpose}/{attempt}'.encode()).hexdigest()[:16]}"
 
 
-def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
+def migrate(moves: Sequence[Move], facts: Facts, done: Done, at_once: int = AT_ONCE) -> Next | None:
     """The next ops that bring every move nearer to its end; None when all have arrived."""
     waiting: list[tuple[Move, str]] = []
     creates: list[AnyOp] = []
@@ -126,7 +146,9 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
             continue
         if (other := _others(move, facts, done)) is not None:
             return other
-        if len(waiting) + len(creates) >= AT_ONCE:
+        if (stuck := _nowhere_to_go(move, facts)) is not None:
+            return stuck
+        if len(waiting) + len(creates) >= at_once:
             break
         found = _attempt(move, facts, done)
         if isinstance(found, Stop):
@@ -144,6 +166,24 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done) -> Next | None:
     if done.outcomes.get(wait.label) == "timed-out":
         return Stop(f"waited {wait.deadline:g} s in vain for {wait.title}")
     return Perform((wait,))
+
+
+def _nowhere_to_go(move: Move, facts: Facts) -> Stop | None:
+    """A migration without a node that could take the VM only waits for its end: said at once instead."""
+    if move.to or not isinstance(listed := facts.get("cluster/nodes"), Known):
+        return None
+    others = {node: _closed(node, facts) for node in listed.value if node != move.away_from}
+    if any(not why for why in others.values()):
+        return None
+    told = ", ".join(f"{node} is {why}" for node, why in sorted(others.items())) or "there is no other node"
+    return Stop(f"{move.vm} has nowhere to go: no other node takes VMs now ({told})")
+
+
+def _closed(node: str, facts: Facts) -> str:
+    """Why a node takes no VM; empty when it may, as far as was seen."""
+    if facts.get(f"node/{node}/ready") == Known(False):
+        return "not Ready"
+    return "cordoned" if facts.get(f"node/{node}/unschedulable") == Known(True) else ""
 
 
 def _others(move: Move, facts: Facts, done: Done) -> Next | None:
@@ -279,20 +319,63 @@ def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     )
 
 
-@routine("evacuate@1", contingent=_latecomers)
+def _foreseen(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    late = [vm for vm in args.get("late", ()) if vm not in args["restarting"]]
+    known = [vm for vm in late if isinstance(facts.get(f"machine/{vm}"), Known)]
+    return (*_latecomers(args, facts), *(op for vm in known for op in restarts.every_op(vm, facts)))
+
+
+def _starts_again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    vms = [vm for vm in _by_restart(args) if isinstance(facts.get(f"machine/{vm}"), Known)]
+    return tuple(op for vm in vms for op in (restarts.start(vm, facts), restarts.restore(vm, facts)))
+
+
+def _by_restart(args: Mapping[str, Any]) -> list[str]:
+    return sorted({*args.get("restarting", ()), *args.get("late", ())})
+
+
+def _is_ours(vm: str, args: Mapping[str, Any], here: Collection[str], done: Done) -> bool:
+    """Whether a VM is this action's to restart: it is on the node, or was stopped on it."""
+    return vm in here or vm in args.get("restarting", ()) or f"stop:{vm}" in done.attempts
+
+
+def rescue_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """After a failure no VM is left stopped."""
+    for vm in _by_restart(args):
+        if _is_ours(vm, args, (), done) and (ahead := restarts.start_again(vm, facts, done)) is not None:
+            return ahead
+    return Finished()
+
+
+@routine("evacuate@1", contingent=_foreseen, rescue=rescue_evacuate, on_failure=_starts_again)
 def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """Move every VM of the localnets off the node, but for those that stay."""
+    """Move every VM of the localnets off the node, but for those that stay; those that restart come last."""
     node = args["node"]
     fact = facts.get(f"node/{node}/vms")
     if not isinstance(fact, Known):
         return Stop(f"cannot tell which VMs run on {node}: {fact}")
     here = args["only"] if "only" in args else vms_on(facts, node, tuple(args["localnets"]))
-    moves = [Move(vm, "evacuate", away_from=node) for vm in here if vm not in args["staying"]]
-    ahead = migrate(moves, facts, done)
+    by_restart = _by_restart(args)
+    moves = [
+        Move(vm, "evacuate", away_from=node)
+        for vm in here
+        if vm not in args["staying"] and vm not in by_restart
+    ]
+    ahead = migrate(moves, facts, done, args.get("at_once", AT_ONCE))
     if ahead is not None:
         return ahead
+    for vm in by_restart:
+        if _is_ours(vm, args, here, done) and (ahead := restarts.restart(vm, node, facts, done)) is not None:
+            return ahead
+    return Finished(_left(done))
+
+
+def _left(done: Done) -> str:
     moved = sorted({label.split(":")[1] for label in done.outcomes if label.startswith("migrate:")})
-    return Finished(f"{len(moved)} VM(s) left: {', '.join(moved)}" if moved else "no VM had to leave")
+    restarted = sorted({label.split(":")[1] for label in done.outcomes if label.startswith("stop:")})
+    told = [f"{len(moved)} VM(s) left: {', '.join(moved)}"] if moved else []
+    told += [f"restarted elsewhere: {', '.join(restarted)}"] if restarted else []
+    return "; ".join(told) or "no VM had to leave"
 
 
 @routine("return@1")
@@ -306,8 +389,21 @@ def step_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Finished(
             f"{node} is cordoned by somebody else: its VMs can't return to it, and stay where they are"
         )
-    if (ahead := migrate([Move(vm, "return", to=node) for vm in args["vms"]], facts, done)) is not None:
+    stuck = [vm for vm in args.get("restarted", ()) if _cannot_return(vm, node, facts)]
+    moves = [Move(vm, "return", to=node) for vm in args["vms"] if vm not in stuck]
+    if (ahead := migrate(moves, facts, done)) is not None:
         return ahead
     gone = [vm for vm in args["vms"] if isinstance(facts.get(f"vm/{vm}/node"), Absent)]
-    note = f"{len(args['vms']) - len(gone)} VM(s) back on {node}"
+    note = f"{len(args['vms']) - len(gone) - len(stuck)} VM(s) back on {node}"
+    note += "".join(f"; {vm} cannot live-migrate and stays on {facts.value(f'vm/{vm}/node')}" for vm in stuck)
     return Finished(note + (f"; no longer running: {', '.join(gone)}" if gone else ""))
+
+
+def _cannot_return(vm: str, node: str, facts: Facts) -> bool:
+    """Whether a VM that was restarted elsewhere can't come back: it runs there, and cannot live-migrate any more."""
+    where = facts.get(f"vm/{vm}/node")
+    return (
+        isinstance(where, Known)
+        and where.value != node
+        and (facts.value(f"vm/{vm}") or {}).get("migratable") is not True
+    )

@@ -2,7 +2,8 @@
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
-`l2advertisements`, `l2advertisement:<ns>/<name>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`,
+`answers:<node>:<bridge>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
-from plans.readings import cluster, l2advertisements, machines, networks, nmstate, node
+from plans.readings import cluster, l2advertisements, machines, maintenance, networks, nmstate, node
 
 AnyRequest = ListRequest | SelectRequest | CommandRequest
 
@@ -97,6 +98,8 @@ def reading(view: str, now: float) -> Reading:
             _,
         ):
             return _declared(name, ":".join(where))
+        case (("migration-limits" | "rollouts" | "pods" | "canaries" | "answers"), _):
+            return _maintenance(name, where)
         case "policies", []:
             return Reading(
                 nmstate.REQUESTS,
@@ -133,6 +136,42 @@ def reading(view: str, now: float) -> Reading:
                 node.unknown(n, f"fdb/{bridge}"),
             )
     raise ValueError(f"no view {view!r}")
+
+
+def _maintenance(name: str, where: Sequence[str]) -> Reading:
+    """The views that are read only when nodes are emptied."""
+    n = where[0] if where else ""
+    match name:
+        case "migration-limits":
+            return Reading(
+                (maintenance.LIMITS_REQUEST,),
+                maintenance.parse_limits,
+                cluster.unknown("cluster/migration-limits"),
+            )
+        case "rollouts":
+            return Reading(
+                maintenance.POOL_REQUESTS, maintenance.parse_pools, cluster.unknown("cluster/rollouts")
+            )
+        case "pods":
+            paths = (f"node/{n}/pods", f"node/{n}/pod/*") if n else ("cluster/evictable-namespaces",)
+            return Reading(
+                (maintenance.pod_request(n),),
+                lambda r: maintenance.parse_pods(n, r),
+                cluster.unknown(*paths),
+            )
+        case "canaries":
+            paths = (f"node/{n}/canaries", f"node/{n}/canary/*") if n else ("cluster/canaries",)
+            return Reading(
+                (maintenance.canary_request(n),),
+                lambda r: maintenance.parse_canaries(n, r),
+                cluster.unknown(*paths),
+            )
+        case _:
+            return Reading(
+                (maintenance.answer_request(n, where[1]),),
+                lambda r: maintenance.parse_answers(n, where[1], r),
+                cluster.unknown(f"node/{n}/answers/{where[1]}"),
+            )
 
 
 def _declared(name: str, key: str) -> Reading:
@@ -211,6 +250,16 @@ def view_of(path: str) -> str:
             return "policies"
         case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:
             return "nmstate-versions"
+        case ["cluster", ("migration-limits" | "rollouts" | "canaries") as view]:
+            return view
+        case ["cluster", "evictable-namespaces"]:
+            return "pods"
+        case ["node", n, "pods" | "pod", *_]:
+            return f"pods:{n}"
+        case ["node", n, "canaries" | "canary", *_]:
+            return f"canaries:{n}"
+        case ["node", n, "answers", bridge]:
+            return f"answers:{n}:{bridge}"
         case ["node", n, ("ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
         case ["node", n, "fdb", bridge, *_]:

@@ -35,7 +35,10 @@ VMI_KEEP = (
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
+    "metadata.ownerReferences",
     "spec.networks",
+    "spec.nodeSelector",
+    "spec.affinity.nodeAffinity",
     "spec.domain.devices.interfaces",
     "spec.domain.memory",
     "spec.domain.resources",
@@ -179,6 +182,7 @@ def parse_running(items: Sequence[Any]) -> dict[str, Fact]:
                 "macs": _attached(item),
                 "migratable": _migratable(status),
                 "memory": _memory(item),
+                **_placement(item),
             }
         )
         facts[f"vm/{key}/node"] = Known(status.get("nodeName", ""))
@@ -238,6 +242,22 @@ def _migratable(status: Mapping[str, Any]) -> Json:
                 return True
             return f"{condition.get('reason', 'NotMigratable')}: {condition.get('message', '')}".rstrip(": ")
     return "KubeVirt has not said whether it can"
+
+
+def _placement(vmi: Mapping[str, Any]) -> dict[str, Json]:
+    """What keeps a VM to some nodes, and that it has no VirtualMachine: each only where it is so."""
+    spec = vmi.get("spec", {})
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    owners = [owner.get("kind") for owner in vmi["metadata"].get("ownerReferences") or ()]
+    found: dict[str, Json] = {}
+    if spec.get("nodeSelector"):
+        found["selector"] = spec["nodeSelector"]
+    if required.get("nodeSelectorTerms"):
+        found["terms"] = required["nodeSelectorTerms"]
+    if VM[1] not in owners:
+        found["bare"] = True
+    return found
 
 
 def _memory(vmi: Mapping[str, Any]) -> int:

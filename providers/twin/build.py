@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.ports import Create, MergePatch, Ref
-from providers.twin import kubelet, networkmanager, ovs_view, versions
+from providers.twin import forwarding, kubelet, networkmanager, ovs_view, versions
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
 from providers.twin.launchers import NODE_NAME, VM_NAME, launcher
@@ -120,6 +120,9 @@ def _put_cluster(spec: WorldSpec, host: Host) -> None:
         }
         body = {"spec": {"config": json.dumps(config, indent=2)}}
         _create(host, NAD_API, "NetworkAttachmentDefinition", network.name, network.namespace, body)
+    gateways = {str(network.vlan): network.gateway for network in spec.networks if network.gateway}
+    if gateways:
+        host.keep(forwarding.GATEWAYS, "all", gateways)
 
 
 def _operator_spaces(spec: WorldSpec) -> list[str]:

@@ -34,6 +34,9 @@ from providers.twin.stage import Change, Settings, Stage
 PATHS = "forwarding"
 SWITCH = "switch"
 TABLE = "fdb"
+GATEWAYS = "gateways"
+"""What `Stage.recall` has the gateways under, by VLAN: hosts on the wire that answer to ARP."""
+
 REFRESH = 1.0
 
 
@@ -260,6 +263,37 @@ def announce(stage: Stage, node: str, vm: str) -> None:
     for name, path in (stage.recall(PATHS, node) or {}).items():
         if name.split(" ", 1)[0] == vm and path["whole"]:
             _learn(stage, node, path, stage.clock.now(), live=not path["silent"])
+
+
+def announce_pod(stage: Stage, node: str, iface_id: str) -> None:
+    """The same for the card of a pod that is no VM: it is heard once, and no longer than that."""
+    view = ovs_view.read(stage.ovsdb(node))
+    network = all_networks(stage.cluster).get(iface_id[: iface_id.find("_") + 1])
+    bridge = view.bridges.get(INTEGRATION)
+    cards = [i for port in bridge.ports.values() for i in port.interfaces] if bridge else []
+    card = next((i for i in cards if i.external_ids.get(IFACE_ID) == iface_id), None)
+    if network is None or card is None:
+        return
+    way = trace(view, network, stage.nics(node), vswitchd.dead_ports(stage, node))
+    if not way.broken and card.healthy:
+        mac = card.external_ids.get(MAC, "")
+        path = {
+            "vlan": network.vlan,
+            "mac": mac,
+            "bridge": way.bridge,
+            "port": way.port,
+            "nic": _member(way.nics, mac),
+        }
+        _learn(stage, node, path, stage.clock.now(), live=False)
+
+
+def ask(stage: Stage, node: str, bridge: str, vlan: int, address: str) -> bool:
+    """Whether the gateway of a VLAN, asked by ARP out of a bridge, answers to it."""
+    view = ovs_view.read(stage.ovsdb(node))
+    found = view.bridges.get(bridge)
+    if found is None or not uplink(view, found, stage.nics(node), frozenset()):
+        return False
+    return bool((stage.recall(GATEWAYS, "all") or {}).get(str(vlan)) == address)
 
 
 def table_of(stage: Stage, node: str, bridge: Bridge) -> list[tuple[int, int, str, int]]:

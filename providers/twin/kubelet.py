@@ -13,7 +13,7 @@ from typing import Any
 
 from providers.ports import AlreadyExists, Body, Create, MergePatch, Ref
 from providers.twin import ovs_view
-from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, VM, attachments, mac_of
+from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, NAD_API, VM, attachments, mac_of, network_of
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Change, Settings, Stage
 
@@ -93,21 +93,38 @@ def _report_isolation(stage: Stage, pod: Body, foreign: str) -> None:
         stage.cluster.write(Create(Ref("v1", "Event", f"{metadata['name']}.sandbox", own), body))
 
 
-def plug(stage: Stage, pod: Body) -> None:
-    """Add a port to br-int for each localnet network of the VM whose pod this is."""
+def _cards(stage: Stage, pod: Body) -> list[dict[str, str]]:
+    """What the CNI plugin writes on each port of a pod: of the VM whose launcher it is, or its own."""
     metadata = pod["metadata"]
     namespace, vm = metadata["namespace"], metadata.get("labels", {}).get(VM_NAME)
-    vmi = stage.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", vm, namespace)) if vm else None
-    if vmi is None:
-        return
+    suffix = f"{namespace}_{metadata['name']}"
+    if vm:
+        vmi = stage.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", vm, namespace))
+        if vmi is None:
+            return []
+        return [
+            {IFACE_ID: f"{network.prefix}{suffix}", MAC: mac_of(vmi, interface), VM: f"{namespace}/{vm}"}
+            for interface, network in attachments(stage.cluster, vmi)
+        ]
+    named = metadata.get("annotations", {}).get("k8s.v1.cni.cncf.io/networks", "")
+    found = []
+    for reference in filter(None, (part.strip() for part in named.split(","))):
+        space, _, name = reference.rpartition("/")
+        nad = stage.cluster.get(Ref(NAD_API, "NetworkAttachmentDefinition", name, space or namespace))
+        network = network_of(nad) if nad is not None else None
+        if network is not None:
+            digest = hashlib.sha256(f"{metadata['uid']}/{network.name}".encode()).digest()
+            mac = ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *digest[:4]))
+            found.append({IFACE_ID: f"{network.prefix}{suffix}", MAC: mac})
+    return found
+
+
+def plug(stage: Stage, pod: Body) -> None:
+    """Add a port to br-int for each localnet network of the pod."""
+    metadata = pod["metadata"]
     operations: list[dict[str, Any]] = []
-    for number, (interface, network) in enumerate(attachments(stage.cluster, vmi), 1):
+    for number, ids in enumerate(_cards(stage, pod), 1):
         port = f"{hashlib.sha256(metadata['uid'].encode()).hexdigest()[:12]}_{number}"
-        ids = {
-            IFACE_ID: f"{network.prefix}{namespace}_{metadata['name']}",
-            MAC: mac_of(vmi, interface),
-            VM: f"{namespace}/{vm}",
-        }
         row = {"name": port, "external_ids": ["map", [[key, value] for key, value in ids.items()]]}
         operations += ovs_view.insert_port(INTEGRATION, port, [row])
     if operations:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from providers.ports import Finished
 from providers.twin import forwarding, nmstatectl, ovn_controller, ovs_view, versions, vswitchd
@@ -17,6 +18,11 @@ from providers.twin.stage import Stage
 _PACKET = re.compile(
     r"in_port=(controller|[0-9]+)\s+packet=([0-9a-fA-F]*)\s+actions=(?:mod_vlan_vid:([0-9]+),)?normal"
 )
+_FLOW = re.compile(
+    r"cookie=(0x[0-9a-f]+),hard_timeout=([0-9]+),priority=([0-9]+),arp,(?:dl_vlan=([0-9]+)|vlan_tci=0x0000),"
+    r"arp_op=2,arp_spa=([0-9.]+),dl_dst=([0-9a-f:]{17}),actions=normal"
+)
+_FLOWS = "flows"
 _HEADER = " port  VLAN  MAC                Age\n"
 
 
@@ -151,6 +157,10 @@ def _ofctl(stage: Stage, node: str, args: list[str]) -> Finished:
     match args:
         case ["packet-out", bridge, what]:
             return _packet_out(stage, node, bridge, what)
+        case ["add-flow", bridge, flow]:
+            return _add_flow(stage, node, bridge, flow)
+        case ["dump-flows", bridge, what]:
+            return _dump_flows(stage, node, bridge, what)
         case ["packet-out", *_]:
             return Finished(1, "", "ovs-ofctl: 'packet-out' command requires at least 2 arguments\n")
         case []:
@@ -180,7 +190,66 @@ def _packet_out(stage: Stage, node: str, bridge: str, what: str) -> Finished:
     if match[1] != "controller" and source is None:
         return Finished(1, "", f"ovs-ofctl: {match[1]} is not a valid OpenFlow port\n")
     forwarding.emit(stage, node, name, vlan, mac, source)
+    asked = _asked_for(frame)
+    if asked and forwarding.ask(stage, node, name, vlan, asked):
+        _count_answer(stage, node, name, vlan, asked, mac)
     return Finished(0, "", "")
+
+
+def _asked_for(frame: str) -> str:
+    """The address that an ARP request asks for; empty for any other frame."""
+    body = frame[32:] if frame[24:28] == "8100" else frame[24:]
+    if not body.startswith("08060001080006040001") or len(body) < 60:
+        return ""
+    return ".".join(str(int(body[i : i + 2], 16)) for i in range(52, 60, 2))
+
+
+def _flows(stage: Stage, node: str) -> list[dict[str, Any]]:
+    """The flows that somebody added and that have not run out."""
+    now = stage.clock.now()
+    return [flow for flow in stage.recall(_FLOWS, node) or [] if now < flow["ends"]]
+
+
+def _add_flow(stage: Stage, node: str, bridge: str, what: str) -> Finished:
+    if bridge not in ovs_view.read(stage.ovsdb(node)).bridges:
+        return Finished(1, "", f"ovs-ofctl: {bridge} is not a bridge or a socket\n")
+    match = _FLOW.fullmatch(what.strip())
+    if match is None:
+        return Finished(1, "", f"ovs-ofctl: {what}: unknown keyword\n")
+    key = {"bridge": bridge, "vlan": int(match[4] or 0), "spa": match[5], "mac": match[6]}
+    # The same match again replaces the flow, its counters too.
+    others = [flow for flow in _flows(stage, node) if any(flow[name] != key[name] for name in key)]
+    now = stage.clock.now()
+    made = {**key, "cookie": match[1], "priority": match[3], "ends": now + int(match[2]), "n": 0, "at": now}
+    stage.keep(_FLOWS, node, [*others, {**made, "timeout": match[2]}])
+    return Finished(0, "", "")
+
+
+def _count_answer(stage: Stage, node: str, bridge: str, vlan: int, address: str, mac: str) -> None:
+    counted = {"bridge": bridge, "vlan": vlan, "spa": address, "mac": mac}
+    flows = [
+        {**flow, "n": flow["n"] + 1} if all(flow[k] == v for k, v in counted.items()) else flow
+        for flow in _flows(stage, node)
+    ]
+    stage.keep(_FLOWS, node, flows or None)
+
+
+def _dump_flows(stage: Stage, node: str, bridge: str, what: str) -> Finished:
+    match = re.fullmatch(r"cookie=(0x[0-9a-f]+)/-1", what.strip())
+    if bridge not in ovs_view.read(stage.ovsdb(node)).bridges:
+        return Finished(1, "", f"ovs-ofctl: {bridge} is not a bridge or a socket\n")
+    if match is None:
+        return Finished(1, "", f"ovs-ofctl: {what}: unknown field or keyword\n")
+    lines = ["NXST_FLOW reply (xid=0x4):"]
+    for flow in _flows(stage, node):
+        if flow["bridge"] == bridge and flow["cookie"] == match[1]:
+            vlan = f"dl_vlan={flow['vlan']}" if flow["vlan"] else "vlan_tci=0x0000"
+            lines.append(
+                f" cookie={flow['cookie']}, duration={stage.clock.now() - flow['at']:.3f}s, table=0, n_packets={flow['n']}, "
+                f"n_bytes={flow['n'] * 64}, hard_timeout={flow['timeout']}, idle_age=0, priority={flow['priority']},arp,{vlan},"
+                f"dl_dst={flow['mac']},arp_spa={flow['spa']},arp_op=2 actions=NORMAL"
+            )
+    return Finished(0, "\n".join(lines) + "\n", "")
 
 
 def _networkmanager(stage: Stage, node: str, args: list[str]) -> Finished:

@@ -181,6 +181,8 @@ def _announce(stage: Stage, node: str, view: View, memory: dict[str, Any], now: 
         while sent < len(ANNOUNCED_AT) and claim["at"] + ANNOUNCED_AT[sent] <= now + 1e-6:
             if vms[iface]:
                 forwarding.announce(stage, node, vms[iface])
+            else:
+                forwarding.announce_pod(stage, node, iface)
             sent += 1
         claims[iface] = {**claim, "sent": sent}
         if sent < len(ANNOUNCED_AT):

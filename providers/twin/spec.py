@@ -84,6 +84,7 @@ class NetworkSpec:
     localnet: str
     vlan: int
     mtu: int
+    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +355,7 @@ def _read_networks(field: _Field) -> tuple[NetworkSpec, ...]:
     seen: dict[str, tuple[str, int]] = {}
     for item in field.mapping().values():
         namespace, name = item.object_key()
-        fields = item.mapping(("localnet", "vlan", "mtu"))
+        fields = item.mapping(("localnet", "vlan", "mtu", "gateway"))
         if "localnet" not in fields:
             raise item.fail("localnet: missing")
         vlan = fields["vlan"].integer(0, 4094) if "vlan" in fields else 0
@@ -364,7 +365,8 @@ def _read_networks(field: _Field) -> tuple[NetworkSpec, ...]:
             raise fields["localnet"].fail(f"a localnet holds no colon, comma or space: {localnet!r}")
         if seen.setdefault(name, (localnet, vlan)) != (localnet, vlan):
             raise item.fail(f"network {name} is described twice, and differently")
-        found.append(NetworkSpec(namespace, name, localnet, vlan, mtu))
+        gateway = fields["gateway"].text() if "gateway" in fields else ""
+        found.append(NetworkSpec(namespace, name, localnet, vlan, mtu, gateway))
     return tuple(found)
 
 

@@ -1,0 +1,118 @@
+"""Ways out: how each VM leaves a node, decided when the plan is made, and why.
+
+The one invariant: what the rollout says of a VM is done, or blocks; no VM leaves in another way than was shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from plans.desired import Desired, Evacuate
+from plans.desired.models import Leaving
+from plans.facts import Absent, Facts, Known
+from plans.guests import networks_of
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one VM leaves its node; `why` is empty where nothing needs saying."""
+
+    vm: str
+    how: Leaving
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.vm}: {self.why or self.how}"
+
+
+def way_out(vm: str, facts: Facts, evacuate: Evacuate) -> Way:
+    """The way of one VM, by what the rollout says of it."""
+    how = evacuate.leaving(vm)
+    if how == "restart":
+        return Way(vm, how, _why_restart(vm, facts))
+    other = facts.get(f"cluster/migrating/{vm}")
+    if how == "live-migrate" and isinstance(other, Known):
+        return Way(vm, how, f"{other.value} migrates it now, whose end is awaited first")
+    return Way(vm, how)
+
+
+def _why_restart(vm: str, facts: Facts) -> str:
+    migratable = can_migrate(vm, facts)
+    if migratable is True:
+        return "the rollout says so, though it can live-migrate; it returns by live migration"
+    return f"the rollout says so; it cannot live-migrate: {migratable}; it stays where it starts"
+
+
+def can_migrate(vm: str, facts: Facts) -> bool | str:
+    """True, or why not, in KubeVirt's words."""
+    found = (facts.value(f"vm/{vm}") or {}).get("migratable", "it does not run")
+    return True if found is True else str(found)
+
+
+def cannot_restart(vm: str, facts: Facts) -> str:
+    """Why a VM can't leave by a restart; empty when it can."""
+    if (facts.value(f"vm/{vm}") or {}).get("bare"):
+        return "it has no VirtualMachine, so nobody would start it again"
+    match facts.get(f"machine/{vm}"):
+        case Known():
+            return ""
+        case Absent():
+            return "it has no VirtualMachine, so nobody would start it again"
+    return "its VirtualMachine could not be read"
+
+
+def stubborn(facts: Facts, evacuate: Evacuate) -> tuple[str, ...]:
+    """The VMs of the whole cluster that leave by restart alone: they may land on a node that is emptied later."""
+    if "restart" not in (evacuate.default, *evacuate.vms.values()):
+        return ()
+    return _stubborn(facts, evacuate.default, tuple(sorted(evacuate.vms.items())))
+
+
+@lru_cache(maxsize=4)
+def _stubborn(facts: Facts, default: Leaving, exceptions: tuple[tuple[str, Leaving], ...]) -> tuple[str, ...]:
+    # Kept per observation: going through every VM for every node would make planning quadratic.
+    ways = dict(exceptions)
+    return tuple(
+        vm
+        for vm in facts.value("cluster/vms", [])
+        if ways.get(vm, default) == "restart" and can_migrate(vm, facts) is not True
+        if not cannot_restart(vm, facts)
+    )
+
+
+@lru_cache(maxsize=4)
+def used_networks(facts: Facts) -> frozenset[str]:
+    """The NADs that any VM of the cluster uses. Kept per observation."""
+    return frozenset(
+        attached["nad"]
+        for vm in facts.value("cluster/vms", [])
+        for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ())
+    )
+
+
+def networks_with_vms(facts: Facts, localnet: str) -> dict[str, tuple[str, int]]:
+    """The NADs on a localnet that VMs use: `ns/name` → (localnet switch port, VLAN)."""
+    used = used_networks(facts)
+    return {nad: found for nad, found in networks_of(facts, localnet).items() if nad in used}
+
+
+def views(desired: Desired) -> tuple[str, ...]:
+    """What has to be read when nodes are emptied, besides what every plan reads."""
+    spec = desired.rollout.spec if desired.rollout else None
+    if spec is None or spec.evacuate is None:
+        return ()
+    restarts = "restart" in (spec.evacuate.default, *spec.evacuate.vms.values())
+    return (
+        "migration-limits",
+        "rollouts",
+        *(("machines",) if restarts else ()),
+        *(("pods",) if spec.evacuate.pods == "evict" else ()),
+        *(("canaries",) if spec.proof else ()),
+    )
+
+
+def at_once(facts: Facts, default: int) -> int:
+    """How many VMs may leave one node at the same time: what KubeVirt allows."""
+    limits = facts.value("cluster/migration-limits")
+    return max(1, min(limits["node"], limits["cluster"])) if limits else default
