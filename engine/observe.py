@@ -10,7 +10,7 @@ from plans.desired import Desired
 from plans.facts import Fact, Facts, Known
 from plans.planner import VIEWS, cluster_views, node_views
 from plans.readings import AnyRequest, Reply, reading
-from plans.selection import applies_to
+from plans.selection import concerned_nodes
 from providers.ports import Clock
 
 
@@ -36,17 +36,13 @@ def _answers(hands: Hands, requests: Sequence[AnyRequest]) -> list[Reply]:
 def observe_for_plan(
     hands: Hands, clock: Clock, desired: Desired, told: Callable[[str], None] = lambda _: None
 ) -> Facts:
-    """Everything that planning `desired` looks at: the cluster, then every node that a network selects.
+    """Everything that planning `desired` looks at: the cluster, then every node that the files are about.
 
     `told` gets one line for each of the two, before it begins.
     """
     told("Reading the cluster ...")
     cluster = Facts(observe(hands, clock, (*VIEWS, *cluster_views(desired))))
-    selected = [
-        node
-        for node in cluster.value("cluster/nodes", [])
-        if any(applies_to(network, node, cluster) for network in desired.networks)
-    ]
+    selected = concerned_nodes(desired, cluster)
     told(f"Reading {len(selected):,} node{'' if len(selected) == 1 else 's'} ...")
     nodes = observe(hands, clock, [view for node in selected for view in node_views(node)])
     return Facts({**dict(cluster.items()), **nodes})

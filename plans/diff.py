@@ -11,7 +11,7 @@ from plans.desired import Desired
 from plans.errors import InputError, PlanError, Problem
 from plans.facts import Facts, Unknown
 from plans.kinds import CLUSTER_KINDS, KINDS
-from plans.selection import selected_nodes
+from plans.selection import nodes_of_policy, selected_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
                 )
             )
         selected |= set(nodes)
+    for policy in desired.policies:
+        selected |= set(nodes_of_policy(policy, facts))
     known = facts.value("cluster/nodes", [])
     running = facts.value("cluster/vms")
     for vm in _excepted(desired) if running is not None else ():
@@ -154,17 +156,24 @@ def survey(
     planned = {n.node: n for n in nodes}
     held: dict[str, dict[str, str]] = {}
     for network in desired.networks:
-        reasons = {}
-        for node in selected_nodes(network, facts):
-            if node not in planned:
-                reasons[node] = "it is not in this plan"
-            elif planned[node].unreadable:
-                reasons[node] = f"it cannot be read: {planned[node].unreadable}"
-            elif planned[node].blocked:
-                reasons[node] = f"{planned[node].blocked[0].address} is blocked"
-        held[network.name] = reasons
+        held[network.name] = _held(selected_nodes(network, facts), planned)
+    for policy in desired.policies:
+        held[policy.address] = _held(nodes_of_policy(policy, facts), planned)
     changes = tuple(change for n in nodes for change in n.changes)
     return Survey(tuple(planned), changes, held, choices)
+
+
+def _held(nodes: Sequence[str], planned: Mapping[str, NodeDiff]) -> dict[str, str]:
+    """The nodes that will not be as desired when all is done, and why."""
+    reasons = {}
+    for node in nodes:
+        if node not in planned:
+            reasons[node] = "it is not in this plan"
+        elif planned[node].unreadable:
+            reasons[node] = f"it cannot be read: {planned[node].unreadable}"
+        elif planned[node].blocked:
+            reasons[node] = f"{planned[node].blocked[0].address} is blocked"
+    return reasons
 
 
 def diff_cluster(desired: Desired, facts: Facts, found: Survey) -> ClusterDiff:

@@ -202,6 +202,12 @@ def uplinks(view: View, bridge: str) -> dict[str, list[Mapping[str, Any]]]:
     return found
 
 
+def is_internal(view: View, bridge: str, name: str) -> bool:
+    """Whether a bridge has an interface of that name that Open vSwitch made itself."""
+    ports = view["bridges"].get(bridge, {}).get("ports", {})
+    return any(i["name"] == name and i["type"] == "internal" for p in ports.values() for i in p["interfaces"])
+
+
 def is_alive(interface: Mapping[str, Any]) -> bool:
     """Whether an uplink's interface is a NIC that the node has, in the datapath, with its link up (H03, H53)."""
     ofport = interface.get("ofport")

@@ -1,8 +1,8 @@
-"""Which nodes a VMNetwork is about."""
+"""Which nodes a VMNetwork, or a policy of the files, is about."""
 
 from __future__ import annotations
 
-from plans.desired import VMNetwork
+from plans.desired import Desired, NativePolicy, VMNetwork
 from plans.facts import Facts
 
 
@@ -15,3 +15,21 @@ def applies_to(network: VMNetwork, node: str, facts: Facts) -> bool:
 def selected_nodes(network: VMNetwork, facts: Facts) -> list[str]:
     """The nodes that a network selects, sorted."""
     return [node for node in facts.value("cluster/nodes", []) if applies_to(network, node, facts)]
+
+
+def matches(policy: NativePolicy, node: str, facts: Facts) -> bool:
+    """Whether a policy of the files selects a node; one without labels selects every node."""
+    labels = facts.value(f"node/{node}/labels", {})
+    return all(labels.get(key) == value for key, value in policy.spec.node_selector.items())
+
+
+def nodes_of_policy(policy: NativePolicy, facts: Facts) -> list[str]:
+    """The nodes that a policy of the files selects, sorted."""
+    return [node for node in facts.value("cluster/nodes", []) if matches(policy, node, facts)]
+
+
+def concerned_nodes(desired: Desired, facts: Facts) -> list[str]:
+    """Every node that the files are about, sorted."""
+    found = {node for network in desired.networks for node in selected_nodes(network, facts)}
+    found |= {node for policy in desired.policies for node in nodes_of_policy(policy, facts)}
+    return sorted(found)

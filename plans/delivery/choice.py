@@ -14,9 +14,14 @@ from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.nmstate.ownership import made_by_network_manager
 
+NATIVE = "native"
+"""The kind of a policy of the files, which has one delivery."""
+
 
 def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
     """By which means a change of a node is made, and why."""
+    if change.kind == NATIVE:
+        return Choice("nncp", "it is a policy")
     asked = _asked(change, desired)
     owned = made_by_network_manager(facts, change.node, change.bridge)
     served = facts.get("cluster/nmstate")

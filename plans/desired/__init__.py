@@ -7,12 +7,13 @@ any rule that can be told from the files alone. What does not: a rule that needs
 """
 
 from plans.desired.load import load_desired
-from plans.desired.models import Desired, Evacuate, Nic, Rollout, VMNetwork
+from plans.desired.models import Desired, Evacuate, NativePolicy, Nic, Rollout, VMNetwork
 from plans.desired.networks import WantedNad, wanted_networks
 
 __all__ = [
     "Desired",
     "Evacuate",
+    "NativePolicy",
     "Nic",
     "Rollout",
     "VMNetwork",

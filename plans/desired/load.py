@@ -23,19 +23,22 @@ from plans.desired.models import (
     SMALLEST_MTU,
     Desired,
     NativeNad,
+    NativePolicy,
     Rollout,
     VMNetwork,
 )
 from plans.desired.networks import between_networks, manifest_problems
+from plans.desired.policies import policy_problems
 from plans.desired.source import Document, Loc, field_name, read_documents
-from plans.desired.validation import NOT_YET, Wording, fit, found, nearest, one_of
+from plans.desired.validation import Wording, fit, found, nearest, one_of
 from plans.errors import InputError, Problem
 
 NAD, POLICY = "NetworkAttachmentDefinition", "NodeNetworkConfigurationPolicy"
-_MODELS: dict[str, type[VMNetwork] | type[Rollout] | type[NativeNad]] = {
+_MODELS: dict[str, type[VMNetwork] | type[Rollout] | type[NativeNad] | type[NativePolicy]] = {
     "VMNetwork": VMNetwork,
     "Rollout": Rollout,
     NAD: NativeNad,
+    POLICY: NativePolicy,
 }
 
 _COMMON: dict[Loc, str] = {
@@ -111,6 +114,19 @@ _WORDINGS = {
         later_fields=frozenset({("spec", "convert"), ("spec", "attest")}),
         variants=frozenset({ORDER_LIST, ORDER_CANARY}),
     ),
+    POLICY: Wording(
+        expected={
+            ("apiVersion",): "'nmstate.io/v1'",
+            ("metadata",): "a mapping with 'name'",
+            ("metadata", "name"): "the policy's name",
+            ("spec",): "a mapping with 'desiredState'",
+            ("spec", "desiredState"): "a mapping, as nmstate takes it",
+            ("spec", "nodeSelector"): "a mapping of node labels",
+            ("spec", "nodeSelector", "*"): 'text (the empty one is "")',
+            ("spec", "maxUnavailable"): 'a number of nodes, or a percentage as in "50%"',
+        },
+        later_fields=frozenset({("spec", "capture")}),
+    ),
 }
 
 
@@ -131,7 +147,7 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
         all_read = all_read and declared is not None
     problems += _between(ours)
     # What could not be read may be the VMNetwork that is missed.
-    if all_read and not any(declared.kind == "VMNetwork" for declared in ours):
+    if all_read and not any(declared.kind in ("VMNetwork", POLICY) for declared in ours):
         problems.append(_nothing_declared(texts))
     if problems:
         raise InputError(problems)
@@ -141,7 +157,7 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
 def _read_one(document: Document) -> tuple[Declared | None, list[Problem]]:
     if document.is_refused(()):
         return None, []
-    wrong = _header_problem(document)
+    wrong = _header_problem(document) or _unmatchable(document)
     if wrong:
         return None, [wrong]
     kind = document.value["kind"]
@@ -149,7 +165,12 @@ def _read_one(document: Document) -> tuple[Declared | None, list[Problem]]:
     if document.refused:
         model = None
     declared = Declared(document, kind, model)
-    return declared, [*problems, *_repeated_nodes(declared), *manifest_problems(declared)]
+    return declared, [
+        *problems,
+        *_repeated_nodes(declared),
+        *manifest_problems(declared),
+        *policy_problems(declared),
+    ]
 
 
 def _header_problem(document: Document) -> Problem | None:
@@ -168,26 +189,21 @@ def _header_problem(document: Document) -> Problem | None:
             "kind: a World is for `ovsplan twin init`; it is not desired state. Move it to another folder."
         )
         return document.problem(("kind",), message)
-    if kind == POLICY:
-        return _native_policy(document)
     what = repr(kind) if isinstance(kind, str) else found(document, ("kind",))
     near = nearest(what, kinds) or " Correct it, or take the document out of these files."
     return document.problem(("kind",), f"kind: found {what}, expected {one_of(kinds)}.{near}")
 
 
-def _native_policy(document: Document) -> Problem:
+def _unmatchable(document: Document) -> Problem | None:
     where = ("spec", "nodeSelector", "matchExpressions")
-    if document.get(where) is not None:
+    if document.value.get("kind") == POLICY and document.get(where) is not None:
         return document.problem(
             where,
             "spec.nodeSelector.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate would look for "
             'a label of that name (H05). Write the label itself, as in {node-role.kubernetes.io/worker: ""}.',
             at_key=True,
         )
-    message = (
-        f"kind: {POLICY} is {NOT_YET}. Take it out of these files; a VMNetwork says where its localnet is."
-    )
-    return document.problem(("kind",), message)
+    return None
 
 
 def _hint_without_kind(value: dict[str, Any]) -> str:
@@ -282,6 +298,7 @@ def _nothing_declared(texts: Sequence[tuple[str, str]]) -> Problem:
 def _desired(declared: Sequence[Declared]) -> Desired:
     networks: list[VMNetwork] = []
     manifests: list[NativeNad] = []
+    policies: list[NativePolicy] = []
     rollout: Rollout | None = None
     places: dict[str, str] = {}
     for one in declared:
@@ -291,6 +308,9 @@ def _desired(declared: Sequence[Declared]) -> Desired:
         elif isinstance(one.model, Rollout):
             rollout = one.model
             places |= _places(one.model.address, one.document)
+        elif isinstance(one.model, NativePolicy):
+            policies.append(one.model)
+            places |= _places(one.model.address, one.document)
         elif isinstance(one.model, NativeNad):
             manifests.append(one.model)
             places |= _places(one.model.address, one.document)
@@ -299,6 +319,7 @@ def _desired(declared: Sequence[Declared]) -> Desired:
         rollout,
         places,
         tuple(sorted(manifests, key=lambda manifest: manifest.name)),
+        tuple(sorted(policies, key=lambda policy: policy.name)),
     )
 
 

@@ -179,7 +179,9 @@ class Bridge(Model):
 
     name: Annotated[str, AfterValidator(names.bridge_to_ride_on)]
     ports: Annotated[
-        tuple[Annotated[str, AfterValidator(names.nic_name)], ...], Field(strict=False), AfterValidator(_each_once)
+        tuple[Annotated[str, AfterValidator(names.nic_name)], ...],
+        Field(strict=False),
+        AfterValidator(_each_once),
     ]
 
     @model_validator(mode="after")
@@ -398,6 +400,47 @@ class NativeNad(Model):
         return nads.read_config(self.spec.config)
 
 
+class PolicyMetadata(Model):
+    name: Annotated[str, AfterValidator(names.policy_name)]
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+
+
+def _at_once(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f'{value} is no number of nodes. Write 1 or more, or a percentage as in "50%".')
+    if isinstance(value, str) and not (
+        value.endswith("%") and value[:-1].isdigit() and 0 < int(value[:-1]) <= 100
+    ):
+        raise ValueError(f'{value!r} is no number of nodes. Write 1 or more, or a percentage as in "50%".')
+    return value
+
+
+class PolicySpec(Model):
+    node_selector: Mapping[LabelKey, LabelValue] = Field(default_factory=dict, alias="nodeSelector")
+    desired_state: Mapping[str, Any] = Field(alias="desiredState")
+    max_unavailable: Annotated[int | str, AfterValidator(_at_once)] | None = Field(
+        default=None, alias="maxUnavailable"
+    )
+
+
+class NativePolicy(Model):
+    """A NodeNetworkConfigurationPolicy as the cluster has it; it is rolled out one node at a time."""
+
+    api_version: Literal["nmstate.io/v1"] = Field(alias="apiVersion")
+    kind: Literal["NodeNetworkConfigurationPolicy"]
+    metadata: PolicyMetadata
+    spec: PolicySpec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def address(self) -> str:
+        return f"policy/{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     """Everything the files declare. `places` leads from an address, and `ADDRESS#FIELD`, to `file:line`."""
@@ -406,6 +449,7 @@ class Desired:
     rollout: Rollout | None = None
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
     manifests: tuple[NativeNad, ...] = ()
+    policies: tuple[NativePolicy, ...] = ()
 
     def digest(self) -> str:
         """sha256 of the content; where it was written, and in which order, is not part of it."""
@@ -413,6 +457,8 @@ class Desired:
         content: dict[str, Any] = {"networks": [_plain(n) for n in self.networks], "rollout": rollout}
         if self.manifests:
             content["manifests"] = [_plain(manifest) for manifest in self.manifests]
+        if self.policies:
+            content["policies"] = [_plain(policy) for policy in self.policies]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

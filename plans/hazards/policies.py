@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -10,9 +11,10 @@ from plans.desired import VMNetwork
 from plans.document import Finding
 from plans.facts import Facts, Known
 from plans.hazards import Scene
+from plans.kinds import native
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
-from plans.selection import applies_to, selected_nodes
+from plans.selection import applies_to, nodes_of_policy, selected_nodes
 
 
 def contradictions(scene: Scene) -> list[Finding]:
@@ -44,11 +46,38 @@ def contradictions(scene: Scene) -> list[Finding]:
             for node, carried in labels.items() if reasons else ():
                 if applies_to(network, node, scene.facts) and _will_match(network, have["selector"], carried):
                     found.append(_against_network(network, name, node, reasons))
+    found += _natives(scene, there)
     for (one, first), (other, second) in combinations(there.items(), 2):
         reasons = documents.contradictions(first["document"], second["document"])
         for node, carried in labels.items() if reasons else ():
             if _matches(first["selector"], carried) and _matches(second["selector"], carried):
                 found.append(_between(one, other, node, reasons))
+    return found
+
+
+def _natives(scene: Scene, there: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """The policies of the files against those of the cluster, and against the networks of the files."""
+    found = []
+    for policy in scene.desired.policies:
+        own = {policy.name, *(native.own_name(policy, node) for node in nodes_of_policy(policy, scene.facts))}
+        for name, have in there.items():
+            reasons = (
+                documents.contradictions(policy.spec.desired_state, have["document"])
+                if name not in own
+                else []
+            )
+            for node in nodes_of_policy(policy, scene.facts) if reasons else ():
+                if _matches(have["selector"], scene.facts.value(f"node/{node}/labels", {})):
+                    found.append(replace(_between(policy.name, name, node, reasons), level="block"))
+        for network in scene.desired.networks:
+            reasons = documents.contradictions(policy.spec.desired_state, policies.final_document(network))
+            for node in nodes_of_policy(policy, scene.facts) if reasons else ():
+                if applies_to(network, node, scene.facts):
+                    found.append(
+                        replace(
+                            _between(policy.name, policies.shared_name(network), node, reasons), level="block"
+                        )
+                    )
     return found
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase, Same, Survey
 from plans.checks import Check
-from plans.desired import Desired, VMNetwork
+from plans.desired import Desired, NativePolicy, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
+from plans.kinds import native
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import made_by_network_manager
 from plans.ops import AnyOp, Record, Wait
-from plans.selection import selected_nodes
+from plans.selection import nodes_of_policy, selected_nodes
 
 GONE_DEADLINE = 60.0
 """Seconds for the handlers to drop the enactments of a deleted policy (measured: 2 to 70 ms)."""
@@ -43,6 +44,52 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
             outcomes += _diff_labelled(network, facts, survey)
         elif (outcome := _diff_shared(network, facts, survey)) is not None:
             outcomes.append(outcome)
+    for policy in desired.policies:
+        outcomes += _diff_native(policy, facts, survey)
+    return outcomes
+
+
+def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Outcome]:
+    """A policy of the files: what it was before goes first, and it comes back, whole, when every node is as it says."""
+    where, name = address(policy.name), policy.name
+    if not isinstance(facts.get("cluster/nmstate"), Known):
+        return []
+    have = facts.value(where)
+    nodes = nodes_of_policy(policy, facts)
+    coming = [c for c in survey.changes if c.kind == "native" and c.data["policy"] == name]
+    left = [own for node in nodes if policies.exists(facts, own := native.own_name(policy, node))]
+    at_once = policy.spec.max_unavailable if policy.spec.max_unavailable is not None else AT_ONCE
+    wanted = policies.body(name, policy.spec.node_selector, policy.spec.desired_state, at_once)
+    if policies.is_applied(facts, wanted) and not coming and not left:
+        return [Same(where, "")]
+    if have and have["owner"]:
+        return [Blocked(where, "", (f"{have['owner']} keeps it (H50): change it there",))]
+    if held := survey.held.get(policy.address):
+        reasons = [
+            f"it is for every node that it selects, and {node} will not be ready for it: {why}"
+            for node, why in sorted(held.items())
+        ]
+        return [Blocked(where, "", tuple(reasons))]
+    outcomes: list[Outcome] = []
+    if have and not documents.same(have["document"], policy.spec.desired_state) and coming:
+        outcomes.append(
+            Change(
+                address=where, kind="policy", node="", verb="-", before=_in_words(have["selector"], have["document"]), after="absent",
+                why="it would contradict what each node gets meanwhile; its export is kept, and deleting it reverts nothing on a node",
+                data={"policy": name, "do": "withdraw", "passing": True}, phase="prologue",
+            )
+        )  # fmt: skip
+    outcomes.append(
+        Change(
+            address=where, kind="policy", node="", verb="~" if have else "+",
+            before=_in_words(have["selector"], have["document"]) if have else "absent",
+            after=_in_words(policy.spec.node_selector, policy.spec.desired_state),
+            why="it keeps its nodes as this plan makes them",
+            data={"policy": name, "do": "finalise", "selector": dict(policy.spec.node_selector), "document": wanted["spec"]["desiredState"],
+                  "at_once": at_once, "nodes": nodes, "drop": sorted({*left, *(c.data["own"] for c in coming)})},
+            phase="epilogue",
+        )
+    )  # fmt: skip
     return outcomes
 
 
@@ -159,7 +206,9 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         ]
         return Blocked(where, "", tuple(reasons))
     if others := [node for node in nodes if node not in by_policy]:
-        reason = f"it is for every node, and nmstate does not look after {network.bridge} on {', '.join(others)}"
+        reason = (
+            f"it is for every node, and nmstate does not look after {network.bridge} on {', '.join(others)}"
+        )
         return Blocked(where, "", (reason,))
     have = facts.value(where)
     return Change(
@@ -167,6 +216,7 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         after=_in_words(network.selector, wanted["spec"]["desiredState"]),
         why="it keeps today's nodes, and those that come, as this plan makes them; one node at a time",
         data={"policy": name, "do": "finalise", "selector": dict(network.selector), "document": wanted["spec"]["desiredState"],
+              "at_once": AT_ONCE,
               "nodes": nodes, "drop": sorted({*left, *coming})},
         localnets=(network.name,), phase="epilogue",
     )  # fmt: skip
@@ -215,7 +265,7 @@ def fragment(change: Change, context: Context) -> Action:
         id=f"policy/{name}/finalise", routine="finalise-policy@1",
         title=f"apply policy {name} for all nodes, then drop {len(data['drop'])} of single nodes",
         address=change.address,
-        args={key: data[key] for key in ("policy", "selector", "document", "nodes", "drop")},
+        args={key: data[key] for key in ("policy", "selector", "document", "at_once", "nodes", "drop")},
         reads=("policies",),
         no_undo="every node was as it says already: it changed nothing",
         deadline=policies.APPLY_DEADLINE * max(1, len(data["nodes"])),
@@ -224,10 +274,10 @@ def fragment(change: Change, context: Context) -> Action:
 
 def verify(change: Change, context: Context) -> tuple[Check, ...]:
     """The policy is there, or is gone."""
-    if change.data["do"] == "withdraw":
-        return (Check(change.address, "absent"),)
     if change.data.get("passing"):
         return ()
+    if change.data["do"] == "withdraw":
+        return (Check(change.address, "absent"),)
     return (Check(change.address, "present"),)
 
 
@@ -292,7 +342,7 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     name, nodes = args["policy"], args["nodes"]
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE)
+    wanted = policies.body(name, args["selector"], args["document"], args["at_once"])
     if not policies.is_applied(facts, wanted):
         editable = facts.get(f"policy/{name}/editable")
         if isinstance(editable, Known) and not editable.value and "editable" not in done.outcomes:

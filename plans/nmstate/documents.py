@@ -106,17 +106,17 @@ def _same_type(one: Document, other: Document) -> bool:
 
 
 def _two_masters(one: Document, other: Document) -> Iterator[str]:
-    theirs = {port: bridge for bridge, port in _ports(other)}
-    for bridge, port in _ports(one):
+    theirs = {port: bridge for bridge, port in ports_of(other)}
+    for bridge, port in ports_of(one):
         if theirs.get(port, bridge) != bridge:
             yield f"port {port}: under {bridge} against under {theirs[port]}"
     gone = {i.get("name") for i in _interfaces(other) if i.get("state") == "absent"}
-    for bridge, port in _ports(one):
+    for bridge, port in ports_of(one):
         if port in gone:
             yield f"port {port}: under {bridge} against absent"
 
 
-def _ports(document: Document) -> Iterator[tuple[str, str]]:
+def ports_of(document: Document) -> Iterator[tuple[str, str]]:
     """The (bridge or bond, member) pairs that a document asks for."""
     for interface in _interfaces(document):
         name = str(interface.get("name"))
@@ -164,3 +164,8 @@ def in_words(document: Document) -> str:
     up = [str(i.get("name")) for i in _interfaces(document) if i.get("state", "up") == "up"]
     parts += [f"{', '.join(up)} up"] if up else []
     return ", ".join(parts) or "nothing"
+
+
+def made_by_ovs(document: Document) -> set[str]:
+    """The ports that a document wants Open vSwitch to make itself."""
+    return {str(i.get("name")) for i in _interfaces(document) if i.get("type") == "ovs-interface"}

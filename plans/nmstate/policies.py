@@ -55,15 +55,16 @@ OVER = ("available", "failed", "aborted")
 def shared_name(network: VMNetwork) -> str:
     """The policy that holds a localnet on all its nodes, today's and tomorrow's."""
     given = network.spec.delivery.policy if network.spec.delivery else None
-    return given or _short(f"ovsplan-{network.name}".lower().replace("_", "-").strip("-."))
+    return given or short(f"ovsplan-{network.name}".lower().replace("_", "-").strip("-."))
 
 
 def node_name(network: VMNetwork, node: str) -> str:
     """The policy of one node while it is migrated."""
-    return _short(f"{shared_name(network)}-{node}")
+    return short(f"{shared_name(network)}-{node}")
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name that fits a label's value: cut, and told apart by a digest, when it is too long."""
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -76,7 +77,7 @@ def is_labelled(network: VMNetwork) -> bool:
 
 def mapping_name(network: VMNetwork) -> str:
     """With labels: the policy of nodes whose mapping has moved and whose old bridge is still there."""
-    return _short(f"{shared_name(network)}-mapping")
+    return short(f"{shared_name(network)}-mapping")
 
 
 def final_document(network: VMNetwork) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def ref(name: str) -> ObjectRef:
 
 
 def body(
-    name: str, selector: Mapping[str, str], document: Mapping[str, Any], at_once: int | None = None
+    name: str, selector: Mapping[str, str], document: Mapping[str, Any], at_once: int | str | None = None
 ) -> dict[str, Any]:
     """A policy as it is applied: `at_once` is maxUnavailable."""
     spec: dict[str, Any] = {"nodeSelector": dict(selector), "desiredState": dict(document)}

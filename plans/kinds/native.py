@@ -1,0 +1,201 @@
+"""Native policies on a node: a NodeNetworkConfigurationPolicy of the files, enacted one node at a time.
+
+The one invariant: it moves no VM traffic. A localnet that would change its bridge belongs to a VMNetwork, which moves
+it under its VMs; here such a policy is blocked, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plans import ovs
+from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Same
+from plans.checks import Check
+from plans.desired import Desired, NativePolicy
+from plans.facts import Absent, Facts, Unknown
+from plans.nmstate import documents, policies
+from plans.ops import AnyOp, Record
+from plans.selection import matches
+
+ATTEMPTS = 3
+
+
+def address(node: str, name: str) -> str:
+    """The address of a native policy on a node."""
+    return f"node/{node}/policy/{name}"
+
+
+def own_name(policy: NativePolicy, node: str) -> str:
+    """The policy of one node while the rollout goes on."""
+    return policies.short(f"{policy.name}-{node}")
+
+
+def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:
+    """Every native policy that selects the node."""
+    return [_diff_one(policy, node, facts) for policy in desired.policies if matches(policy, node, facts)]
+
+
+def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
+    where, name, document = address(node, policy.name), policy.name, policy.spec.desired_state
+    match facts.get("cluster/nmstate"):
+        case Absent():
+            return Blocked(
+                where, node, ("the cluster serves no nmstate API: install the Kubernetes NMState Operator",)
+            )
+        case Unknown(why):
+            return Blocked(where, node, (why,))
+    have = facts.value(f"policy/{name}")
+    state = policies.state(facts, node, name)
+    if have and documents.same(have["document"], document) and state == "available":
+        return Same(where, node)
+    if (
+        policies.exists(facts, own_name(policy, node))
+        and policies.state(facts, node, own_name(policy, node)) == "available"
+    ):
+        own = facts.value(f"policy/{own_name(policy, node)}")
+        if documents.same(own["document"], document):
+            return Same(where, node)
+    if reasons := _moves_traffic(policy, node, facts):
+        return Blocked(where, node, tuple(reasons))
+    before = documents.in_words(have["document"]) if have else "absent"
+    same = have and documents.same(have["document"], document)
+    return Change(
+        address=where, kind="native", node=node, verb="~" if have else "+",
+        before=f"{before}, {state}" if same else before, after=documents.in_words(document),
+        why=f"policy {name} of the files selects {node}",
+        data={"policy": name, "own": own_name(policy, node), "document": dict(document)},
+    )  # fmt: skip
+
+
+def _moves_traffic(policy: NativePolicy, node: str, facts: Facts) -> list[str]:
+    pairs = facts.value(f"node/{node}/ovs/mappings")
+    if pairs is None:
+        return [f"cannot tell which localnets are mapped on {node}"]
+    moved = [
+        f"it moves localnet {localnet} from {pairs[localnet]} to {bridge} under its VMs: declare a VMNetwork for {localnet}, which does that safely"
+        for localnet, bridge in documents.mapped_pairs(policy.spec.desired_state).items()
+        if pairs.get(localnet, bridge) != bridge
+    ]
+    gone = documents.removed_bridges(policy.spec.desired_state)
+    moved += [
+        f"it takes {bridge} away, to which localnet {localnet} is mapped: let a VMNetwork for {localnet} replace it"
+        for localnet, bridge in pairs.items()
+        if bridge in gone
+    ]
+    return moved
+
+
+def nncp(change: Change, context: Context) -> Action:
+    """The fragment for delivery by a policy: a policy of that node's own."""
+    node, data = change.node, change.data
+    args = {
+        "node": node,
+        "policy": data["own"],
+        "hostname": context.facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME, node),
+        "document": data["document"],
+    }
+    return Action(
+        id=f"{node}/enact/{data['policy']}",
+        routine="enact-policy@1",
+        title=f"policy {data['policy']} on this node alone: {change.after}",
+        address=change.address,
+        node=node,
+        args=args,
+        reads=(f"ovs:{node}", *policies.views(node, args)),
+        done_when=(Check(policies.state_path(node, data["own"]), "eq", "available"),),
+        no_undo="a policy that is deleted reverts nothing: write the inverse as a policy (its before-image is kept)",
+        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        disruption="node",
+    )
+
+
+def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
+    """The localnets that the policy names ride where they did when the plan was made."""
+    at = f"node/{change.node}/ovs/mapping"
+    pairs = facts.value(f"node/{change.node}/ovs/mappings", {})
+    named = documents.mapped_pairs(change.data["document"])
+    return tuple(
+        Check(f"{at}/{n}", "eq", pairs[n], "the policy would move it") for n in sorted(named) if n in pairs
+    )
+
+
+def verify(change: Change, context: Context) -> tuple[Check, ...]:
+    """What the policy maps is mapped, to a bridge that has an uplink (H53: a mistyped NIC is no error to nmstate)."""
+    at = f"node/{change.node}/ovs"
+    pairs = documents.mapped_pairs(change.data["document"])
+    mapped = [Check(f"{at}/mapping/{localnet}", "eq", bridge) for localnet, bridge in sorted(pairs.items())]
+    return (
+        *mapped,
+        *(Check(f"{at}/bridge/{bridge}/uplinks", "min", 1) for bridge in sorted({*pairs.values()})),
+    )
+
+
+FRAGMENTS: dict[str, Fragment] = {"nncp": nncp}
+KIND = Kind("native", FRAGMENTS, diff, preflight, verify)
+
+
+def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    return (policies.retract_op("withdraw", args, facts),)
+
+
+def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """After a failure: the policy is not left trying."""
+    node, name = args["node"], args["policy"]
+    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
+        if done.attempts.get("withdraw", 0) >= ATTEMPTS:
+            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
+        return Perform(_withdraw(args, facts))
+    return Finished()
+
+
+def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
+    """Ports that the document asks for and that OVS has made itself, for want of such a card (H53)."""
+    view = facts.value(f"node/{args['node']}/ovs")
+    meant = documents.made_by_ovs(args["document"])
+    return [
+        f"{port} under {bridge}"
+        for bridge, port in documents.ports_of(args["document"])
+        if port not in (bridge, *meant) and view and ovs.is_internal(view, bridge, port)
+    ]
+
+
+@routine("enact-policy@1", rescue=_rescue, on_failure=_withdraw)
+def enact(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Bring a policy into force on one node, and see what came of it on the node itself."""
+    node, name = args["node"], args["policy"]
+    for path in ("cluster/nmstate", f"node/{node}/ovs"):
+        if isinstance(fact := facts.get(path), Unknown):
+            return Stop(f"cannot tell how policy {name} stands on {node}: {fact.why}", unsure=True)
+    state = policies.state(facts, node, name)
+    if not policies.in_force(args, facts):
+        if (wait := policies.not_editable(args, facts, done)) is not None:
+            return wait
+        if "before" not in done.outcomes:
+            return Perform(
+                (Record(label="before", title=f"record the switch of {node}", views=(f"ovs:{node}",)),)
+            )
+        if done.attempts.get("policy", 0) >= ATTEMPTS:
+            return Stop(
+                f"policy {name} was changed {ATTEMPTS} times after it was applied: somebody else edits it",
+                moved=True,
+            )
+        deadline = policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
+        return Perform(
+            (
+                policies.enforce_op("policy", args, facts),
+                policies.await_enactment("enacted", node, name, deadline=deadline),
+            )
+        )
+    if state in policies.OVER[1:]:
+        return Stop(policies.failure(facts, node, name))
+    if state != "available":
+        if "again" in done.outcomes:
+            return Stop(policies.failure(facts, node, name))
+        return Perform((policies.await_enactment("again", node, name),))
+    if strange := _internal(args, facts):
+        return Stop(
+            f"policy {name} is Available on {node}, and OVS made {', '.join(strange)} itself: the node has no such card (H53)"
+        )
+    return Finished(f"policy {name} is Available")
