@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from plans.desired import Desired, Nic, Rollout, VMNetwork, load_desired, wanted_networks
-from plans.desired.models import Canary, NativeNad
+from plans.desired.models import Canary, NativeNad, NativePolicy
 from plans.errors import InputError
 
 DOCS = Path(__file__).parents[2] / "docs" / "desired-state.md"
@@ -163,10 +163,11 @@ def test_a_missing_network_is_told_with_the_problems_of_the_rollout() -> None:
 
 
 def test_the_documented_examples_load() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     assert load(EXAMPLES[0]).rollout is None
     full = load(EXAMPLES[1])
     assert full.rollout is not None and full.rollout.spec.order == Canary(canary="worker-01")
+    assert load(EXAMPLES[3]).networks[0].bridge == "br-vmdata"
     networks = load(EXAMPLES[2])
     assert [wanted.key for wanted in wanted_networks(networks)] == [
         "default/vlan100",
@@ -225,7 +226,7 @@ def test_networks_and_manifests_are_part_of_the_digest_and_their_absence_is_not(
     assert full.digest() != Desired(full.networks, full.rollout).digest()
 
 
-@pytest.mark.parametrize("model", [VMNetwork, Rollout, NativeNad])
+@pytest.mark.parametrize("model", [VMNetwork, Rollout, NativeNad, NativePolicy])
 def test_every_field_is_documented(model: Any) -> None:
     documented = re.findall(r"`(?:spec|metadata)\.([a-zA-Z0-9.]+)`", DOCS.read_text(encoding="utf-8"))
     parts = model.model_json_schema(by_alias=True)["$defs"].values()

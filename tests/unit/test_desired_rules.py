@@ -23,6 +23,11 @@ def rollout(spec: str, name: str = "tonight") -> str:
     return f"apiVersion: ovsplan.io/v1alpha1\nkind: Rollout\nmetadata: {{name: {name}}}\nspec:\n{spec}"
 
 
+def policy(state: str) -> str:
+    head = "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\nmetadata: {name: p}\n"
+    return f"{head}spec: {{desiredState: {state}}}\n"
+
+
 def case(name: str, texts: list[str], *lines: str) -> Any:
     return pytest.param(texts, list(lines), id=name)
 
@@ -435,9 +440,21 @@ FIELDS = [
         "Shorten it.",
     ),
     case(
-        "delivery strategy",
+        "labelled without a label",
         [network(more="  delivery: {by: nncp, strategy: labelled}\n")],
-        "a.yaml:6:24: spec.delivery.strategy: not supported by this version. Remove it.",
+        "a.yaml:6:13: spec.delivery: the strategy 'labelled' needs `label`: the key whose value says which policy "
+        "a node obeys. Add it.",
+    ),
+    case(
+        "label without the strategy",
+        [network(more="  delivery: {by: nncp, label: balance-slb-migrated}\n")],
+        "a.yaml:6:13: spec.delivery: `label` is for the strategy 'labelled'. Add `strategy: labelled`, or remove it.",
+    ),
+    case(
+        "strategy unknown",
+        [network(more="  delivery: {by: nncp, strategy: labeled, label: a}\n")],
+        "a.yaml:6:34: spec.delivery.strategy: found 'labeled', expected 'per-node' or 'labelled'. Did you mean "
+        "'labelled'?",
     ),
     case(
         "delivery unknown",
@@ -470,10 +487,43 @@ HEADERS = [
         "take the document out of these files.",
     ),
     case(
-        "native nncp",
-        [N, "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\n"],
-        "b.yaml:2:7: kind: NodeNetworkConfigurationPolicy is not supported by this version. "
-        "Take it out of these files; a VMNetwork says where its localnet is.",
+        "native policy without a spec",
+        [N, "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\nmetadata: {name: p}\n"],
+        "b.yaml:1:1: spec: missing; expected a mapping with 'desiredState'. Add it.",
+    ),
+    case(
+        "native policy of an older api",
+        [N, policy("{}").replace("nmstate.io/v1", "nmstate.io/v1beta1")],
+        "b.yaml:1:13: apiVersion: found 'nmstate.io/v1beta1', expected 'nmstate.io/v1'. Change it.",
+    ),
+    case(
+        "native policy with a part that nmstate lacks",
+        [N, policy("{interface: []}")],
+        "b.yaml:4:23: spec.desiredState.interface: nmstate knows no 'interface' here and would refuse the whole "
+        "document; it knows interfaces, ovn, routes, route-rules, dns-resolver, ovs-db, hostname. Correct it.",
+    ),
+    case(
+        "native policy that purges the database",
+        [N, policy("{ovs-db: {}}")],
+        "b.yaml:4:23: spec.desiredState.ovs-db: an empty map takes system-id, ovn-remote and the encapsulation away "
+        "from the node (H40). Remove it.",
+    ),
+    case(
+        "native policy that loses OVN's ports",
+        [N, policy("{interfaces: [{name: br-phy, type: ovs-bridge, bridge: {port: []}}]}")],
+        "b.yaml:4:78: spec.desiredState.interfaces[0].bridge.port: a list of ports without "
+        "`allow-extra-patch-ports: true`: nmstate fails after 26 s over OVN's patch port, and the roll-back takes "
+        "the bridge's bond out and in again (H24). Add it.",
+    ),
+    case(
+        "native policy for half a node",
+        [N, policy("{}, maxUnavailable: 0")],
+        'b.yaml:4:42: spec.maxUnavailable: 0 is no number of nodes. Write 1 or more, or a percentage as in "50%".',
+    ),
+    case(
+        "native policy with a capture",
+        [N, policy("{}, capture: {}")],
+        "b.yaml:4:26: spec.capture: not supported by this version. Remove it.",
     ),
     case(
         "matchExpressions",
