@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.lives import Job, is_done, is_mutating, job_of, kill_when
+from crash.lives import Job, is_done, is_mutating, job_of, kill_at, kill_when
 from support.planning import world_spec
 
 from providers.ports import Create, Delete, MergePatch, Ref
@@ -151,6 +151,18 @@ def test_a_vm_is_started_again_when_its_edit_fails(tmp_path: Path) -> None:
     assert guest(job, "web-1")["status"]["phase"] == "Running"
     assert job.apply().code == 0
     assert "net2" in cards(guest(job, "web-1")["spec"])
+
+
+@pytest.mark.parametrize("n", range(3, 31, 3))
+def test_killed_at_any_commit_it_is_done_once_and_to_its_end(n: int, tmp_path: Path) -> None:
+    job = job_for(tmp_path, ATTACHED, {"vms": {"default/web-1": {"runStrategy": "Manual"}}})
+    assert job.apply(boundary=kill_at(n)).code == -9
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    vm = get(job, vm_ref("web-1"))
+    assert vm["spec"]["runStrategy"] == "Manual" and NOTE not in vm["metadata"].get("annotations", {})
+    assert "net2" in cards(guest(job, "web-1")["spec"])
+    assert len(written(job, "VirtualMachine")) == 4  # stop, edit, start, restore: none of them twice
 
 
 def test_a_lost_journal_does_not_lose_how_a_stopped_vm_ran(tmp_path: Path) -> None:
