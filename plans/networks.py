@@ -16,7 +16,7 @@ from deepdiff import DeepDiff
 from plans import nads, ovs
 from plans.changes import Survey
 from plans.desired import Desired, VMNetwork
-from plans.facts import Absent, Facts, Known, Unknown
+from plans.facts import Facts, Known, Unknown
 from plans.readings.machines import nad_of
 from plans.selection import selected_nodes
 
@@ -165,9 +165,3 @@ def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
 def _switches(network: VMNetwork, facts: Facts) -> list[tuple[str, ovs.View]]:
     views = [(node, facts.value(f"node/{node}/ovs")) for node in selected_nodes(network, facts)]
     return [(node, view) for node, view in views if view and network.bridge in view["bridges"]]
-
-
-def is_there(facts: Facts, path: str) -> bool | None:
-    """Whether an object is there; None when that could not be asked."""
-    fact = facts.get(path)
-    return None if isinstance(fact, Unknown) else not isinstance(fact, Absent)

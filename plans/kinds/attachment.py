@@ -34,8 +34,8 @@ NOTES = ("running=true", *(f"runStrategy={name}" for name in STRATEGIES if name 
 TRIES = 10
 """How often a VM is written that somebody else changes back, or was first to write: KubeVirt writes its status often."""
 
-GONE_DEADLINE = 300.0
-"""Seconds for a guest to shut down; KubeVirt kills it after its grace period, 180 s where nobody says otherwise."""
+GONE_MARGIN = 120.0
+"""Seconds beyond a guest's own grace period, after which KubeVirt kills it: one of Windows may have an hour."""
 
 UP_DEADLINE = 600.0
 """Seconds for a VM to run again, its volumes attached."""
@@ -319,6 +319,7 @@ def fragment(change: Change, context: Context) -> Action:
     at, plug = f"machine/{vm}", change.data["how"] == "hotplug"
     args = {
         "vm": vm, "cards": change.data["cards"], "original": change.data["original"],
+        "grace": facts.value(f"{at}/grace", 0),
     }  # fmt: skip
     words = ", ".join(f"{c.name} {_told(c)}" for c in map(_card, change.data["cards"]))
     undo = Invocation("attach@1", {**args, "cards": _as_they_are(change, facts)}, (f"machine:{vm}",))
@@ -331,7 +332,7 @@ def fragment(change: Change, context: Context) -> Action:
             Check(f"{at}/run", "eq", facts.value(f"{at}/run"), "somebody has changed its run strategy since the plan"),
         ),
         done_when=tuple(verify(change, context)), undo=(undo,), disruption="vm-traffic" if change.vms else "none",
-        vms=change.vms or ((vm,) if plug else ()), deadline=GONE_DEADLINE + UP_DEADLINE + MIGRATION_DEADLINE,
+        vms=change.vms or ((vm,) if plug else ()), deadline=args["grace"] + GONE_MARGIN + 2 * UP_DEADLINE + MIGRATION_DEADLINE,
     )  # fmt: skip
 
 
@@ -451,7 +452,7 @@ def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             )
         return Perform((_stop(args, facts),))
     if done.outcomes.get("gone") == "timed-out":
-        return Stop(f"VM {vm} did not shut down within {GONE_DEADLINE:g} s: look at its guest")
+        return Stop(f"VM {vm} did not shut down within {_patience(args):g} s: look at its guest")
     gone = Check(f"{at}/instance", "absent", why=f"the guest of {vm} is still shutting down")
     unplugged = tuple(
         (f"{at}/{word}/{c['name']}", ABSENT) for word in ("live", "sources") for c in args["cards"]
@@ -462,11 +463,16 @@ def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
                 label="gone",
                 title=f"{vm} shut down",
                 checks=(gone,),
-                deadline=GONE_DEADLINE,
+                deadline=_patience(args),
                 changes=unplugged,
             ),
         )
     )
+
+
+def _patience(args: Mapping[str, Any]) -> float:
+    """Seconds that the VM is given to shut down."""
+    return float(args["grace"]) + GONE_MARGIN
 
 
 def _starting(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:

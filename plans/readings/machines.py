@@ -1,7 +1,7 @@
 """Reading VirtualMachines: what each template says of its network cards, how it runs, and what its guest has.
 
 Facts: `cluster/machines` (Absent when KubeVirt is not served); for each VM `machine/<ns>/<name>` (its uid, who keeps it),
-`/run` (its run strategy in effect) and `/field` (which of the two fields says so), `/recorded` (what ovsplan noted when it
+`/run` (its run strategy in effect) and `/field` (which of the two fields says so), `/grace` (seconds that its guest has to shut down), `/recorded` (what ovsplan noted when it
 stopped it), `/template` (its `networks` and `interfaces`, and whether KubeVirt adds one that is `implicit`), `/nic/<interface>` → NAD of each multus card that the template
 has, `/restart-required`; of its VMI `/instance` (its phase; Absent when there is none that runs), `/ready`,
 `/live/<interface>` → NAD, `/sources/<interface>` (who reports the card), `/migration-required`, `/migratable`; read
@@ -23,6 +23,9 @@ RUN_STRATEGY = "ovsplan.io/run-strategy"
 """The annotation that says how a VM ran before ovsplan stopped it (H16): `runStrategy=Manual`, `running=true`."""
 
 KUBEVIRT = ("kubevirt.io/v1", "KubeVirt")
+DEFAULT_GRACE = 30
+"""Seconds that a guest has to shut down where its template says nothing."""
+
 _OVER = ("Succeeded", "Failed")
 
 KEEP = (
@@ -37,6 +40,7 @@ KEEP = (
     "spec.runStrategy",
     "spec.template.spec.networks",
     "spec.template.spec.domain.devices",
+    "spec.template.spec.terminationGracePeriodSeconds",
     "status.conditions",
 )
 REQUESTS = (ListRequest(*VM, keep=KEEP, optional=True), ListRequest(*VMI, keep=VMI_KEEP, optional=True))
@@ -121,6 +125,7 @@ def _facts_of(key: str, item: Mapping[str, Any], instance: Mapping[str, Any] | N
         }),
         f"{at}/run": Known(strategy_of(spec)),
         f"{at}/field": Known("running" if "running" in spec and not spec.get("runStrategy") else "runStrategy"),
+        f"{at}/grace": Known(template.get("terminationGracePeriodSeconds") or DEFAULT_GRACE),
         f"{at}/recorded": Known(recorded) if recorded else ABSENT,
     }  # fmt: skip
     facts.update(cards(at, "nic", networks, interfaces, metadata["namespace"]))

@@ -156,6 +156,13 @@ def test_how_a_vm_runs_is_read_from_whichever_field_says_it(
     assert (facts.value(f"{AT}/run"), facts.value(f"{AT}/field")) == (run, field)
 
 
+def test_a_guest_has_the_time_to_shut_down_that_its_template_gives() -> None:
+    machine = copy.deepcopy(MACHINE)
+    assert seen(machine).value(f"{AT}/grace") == 30
+    machine["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 3600
+    assert seen(machine).value(f"{AT}/grace") == 3600
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_guest_that_is_over_is_none(phase: str) -> None:
     assert seen(MACHINE, {**INSTANCE, "status": {"phase": phase}}).get(f"{AT}/instance") == ABSENT
@@ -232,6 +239,7 @@ ARGS = {
     "vm": "default/web-1",
     "cards": [{"name": "net2", "nad": "default/vlan300", "mac": ""}],
     "original": "runStrategy=Manual",
+    "grace": 3600,
 }
 
 
@@ -333,7 +341,8 @@ def test_a_vm_is_stopped_and_noted_in_one_patch() -> None:
 
 
 def test_it_is_edited_only_when_its_guest_is_gone() -> None:
-    assert only(attach(seen(noted(MACHINE, "Halted")))).label == "gone"
+    wait = only(attach(seen(noted(MACHINE, "Halted"))))
+    assert (wait.label, wait.deadline) == ("gone", 3720.0)
     assert only(attach(seen(noted(MACHINE, "Halted"), None))).label == "edit"
 
 
