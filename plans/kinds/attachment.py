@@ -8,8 +8,6 @@ journal, knows it; a VM that did not run is edited, and not started.
 from __future__ import annotations
 
 import hashlib
-import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,24 +19,31 @@ from plans.checks import Check, judge_all
 from plans.desired import Desired, Nic, WantedNad, wanted_networks
 from plans.document import Finding
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
-from plans.ops import AnyOp, Changes, Create, ObjectRef, Patch, Wait
-from plans.readings.cluster import VM, VMIM
+from plans.maintenance.power import (
+    ALWAYS,
+    HALTED,
+    NOTES,
+    STRATEGIES,
+    UP_DEADLINE,
+    is_always,
+    noted,
+    original,
+    patch_op,
+    restore_op,
+    start_op,
+    stop_op,
+    up_checks,
+)
+from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
+from plans.readings.cluster import VMIM
 from plans.readings.machines import RUN_STRATEGY, cards
 from plans.wiring import Card, Template, rewired
-
-HALTED, ALWAYS = "Halted", "Always"
-STRATEGIES = (ALWAYS, HALTED, "Manual", "RerunOnFailure", "Once")
-NOTES = ("running=true", *(f"runStrategy={name}" for name in STRATEGIES if name != HALTED))
-"""What ovsplan notes on a VM that it stops."""
 
 TRIES = 10
 """How often a VM is written that somebody else changes back, or was first to write: KubeVirt writes its status often."""
 
 GONE_MARGIN = 120.0
 """Seconds beyond a guest's own grace period, after which KubeVirt kills it: one of Windows may have an hour."""
-
-UP_DEADLINE = 600.0
-"""Seconds for a VM to run again, its volumes attached."""
 
 MIGRATION_DEADLINE = 900.0
 """Seconds for a live migration; KubeVirt gives up earlier by itself."""
@@ -127,7 +132,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
         address=where, kind="attachment", node="", verb=_verb(edits, template), before=_before(edits, pending, left, template),
         after=_after(edits, pending, left), why=why,
         depends=tuple(sorted({f"network/{card.nad}" for card in wanted if card.nad})),
-        data={"vm": vm, "how": how, "cards": [_plain(card) for card in wanted], "original": _original(vm, facts)},
+        data={"vm": vm, "how": how, "cards": [_plain(card) for card in wanted], "original": original(vm, facts)},
         localnets=tuple(n.name for n in desired.networks if vm in (n.spec.attachments or {})), phase="epilogue",
         vms=(vm,) if ran and how == "restart" else (),
     )  # fmt: skip
@@ -280,15 +285,6 @@ def _told(card: Card) -> str:
     return f"{card.nad}{f', {card.mac}' if card.mac else ''}" if card.nad else "absent"
 
 
-def _original(vm: str, facts: Facts) -> str:
-    """How the VM is to run afterwards: as it does now, or as an earlier run of ours noted; `runStrategy=Manual`."""
-    at = f"machine/{vm}"
-    if (left := facts.value(f"{at}/recorded")) is not None:
-        return str(left)
-    field, run = facts.value(f"{at}/field"), facts.value(f"{at}/run")
-    return f"running={'true' if run == ALWAYS else 'false'}" if field == "running" else f"runStrategy={run}"
-
-
 def _plain(card: Card) -> dict[str, str]:
     return {"name": card.name, "nad": card.nad, "mac": card.mac}
 
@@ -380,20 +376,27 @@ def _start_again(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if run == HALTED:
         if done.attempts.get("start", 0) >= TRIES:
             return Stop(f"VM {vm} is halted again after each start: somebody else keeps it so")
-        return Perform((_start(args, facts),))
-    if run != ALWAYS or _is_always(recorded):
+        return Perform((start_op("start", args["vm"], _before_stop(args, facts), facts),))
+    if run != ALWAYS or is_always(recorded):
         return Finished(f"somebody else has set the run strategy of VM {vm} to {run} meanwhile")
     if not _is_up(args, facts) and "up" not in done.outcomes:
         return Perform((_await_up(args),))
     if done.attempts.get("restore", 0) >= TRIES:
         return Stop(f"the run strategy of VM {vm} is changed back each time: somebody else keeps it")
-    return Perform((_restore(args, facts),))
+    return Perform((restore_op("restore", args["vm"], _before_stop(args, facts), facts),))
 
 
 def _on_failure(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    if not _runs(args["vm"], facts) and not _mode(args, facts):
+    if not _runs(args["vm"], facts) and not noted(args["vm"], facts):
         return ()
-    return (_start(args, facts), *(() if _is_always(_noted(args, facts)) else (_restore(args, facts),)))
+    return (
+        start_op("start", args["vm"], _before_stop(args, facts), facts),
+        *(
+            ()
+            if is_always(_before_stop(args, facts))
+            else (restore_op("restore", args["vm"], _before_stop(args, facts), facts),)
+        ),
+    )
 
 
 @routine("attach@1", rescue=_start_again, on_failure=_on_failure)
@@ -405,7 +408,7 @@ def attach(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     runs = isinstance(facts.get(f"{at}/instance"), Known)
     is_written = _is_written(args, facts)
     halted = facts.value(f"{at}/run") == HALTED
-    if runs and (not is_written or not _is_live(args, facts) or (halted and _mode(args, facts))):
+    if runs and (not is_written or not _is_live(args, facts) or (halted and noted(args["vm"], facts))):
         return _stopping(args, facts, done)
     if not is_written:
         if facts.value(f"{at}/run") == ALWAYS:
@@ -414,9 +417,9 @@ def attach(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     return _starting(args, facts, done)
 
 
-def _mode(args: Mapping[str, Any], facts: Facts) -> str:
-    """What was noted on the VM when it was stopped; empty when it was not."""
-    return str(facts.value(f"machine/{args['vm']}/recorded") or "")
+def _before_stop(args: Mapping[str, Any], facts: Facts) -> str:
+    """How the VM ran before it was stopped: as it is noted on it, else as the plan saw it."""
+    return noted(args["vm"], facts) or str(args["original"])
 
 
 def _unreadable(args: Mapping[str, Any], facts: Facts) -> Stop | None:
@@ -444,13 +447,13 @@ def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Stop the VM, once; then wait until its guest has shut down."""
     vm, at = args["vm"], f"machine/{args['vm']}"
     if facts.value(f"{at}/run") != HALTED:
-        if _mode(args, facts):
+        if noted(args["vm"], facts):
             return Stop(f"VM {vm} was started by somebody else while it was stopped for the edit", moved=True)
         if done.attempts.get("stop", 0) >= TRIES:
             return Stop(
                 f"VM {vm} was started again {TRIES} times: somebody else keeps it running", moved=True
             )
-        return Perform((_stop(args, facts),))
+        return Perform((stop_op("stop", args["vm"], str(args["original"]), facts),))
     if done.outcomes.get("gone") == "timed-out":
         return Stop(f"VM {vm} did not shut down within {_patience(args):g} s: look at its guest")
     gone = Check(f"{at}/instance", "absent", why=f"the guest of {vm} is still shutting down")
@@ -478,11 +481,11 @@ def _patience(args: Mapping[str, Any]) -> float:
 def _starting(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Start what was stopped, see it up with its cards, then give it back its run strategy."""
     vm, at = args["vm"], f"machine/{args['vm']}"
-    recorded, run = _mode(args, facts), facts.value(f"{at}/run")
+    recorded, run = noted(args["vm"], facts), facts.value(f"{at}/run")
     if recorded and run == HALTED:
         if done.attempts.get("start", 0) >= TRIES:
             return Stop(f"VM {vm} is halted again after each start: somebody else keeps it so", moved=True)
-        return Perform((_start(args, facts),))
+        return Perform((start_op("start", args["vm"], _before_stop(args, facts), facts),))
     if (recorded or run == ALWAYS or done.has("start")) and not _is_up(args, facts):
         if "up" in done.outcomes:
             return Stop(
@@ -490,7 +493,7 @@ def _starting(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             )
         return Perform((_await_up(args),))
     if recorded:
-        return Perform((_restore(args, facts),))
+        return Perform((restore_op("restore", args["vm"], _before_stop(args, facts), facts),))
     told = ", ".join(f"{c.name} {_told(c)}" for c in map(_card, args["cards"]))
     others = (
         "; KubeVirt wants another restart for other changes" if facts.value(f"{at}/restart-required") else ""
@@ -512,8 +515,7 @@ def _up_checks(args: Mapping[str, Any]) -> tuple[Check, ...]:
     at = f"machine/{args['vm']}"
     present = [_card(card) for card in args["cards"] if card["nad"]]
     return (
-        Check(f"{at}/instance", "eq", "Running", f"{args['vm']} does not run yet"),
-        Check(f"{at}/ready", "eq", True, f"{args['vm']} is not ready yet"),
+        *up_checks(args["vm"]),
         *(Check(f"{at}/live/{card.name}", "eq", card.nad) for card in present),
         *(
             Check(f"{at}/sources/{card.name}", "has", ["domain"], f"{card.name} is not reported yet")
@@ -530,64 +532,6 @@ def _await_up(args: Mapping[str, Any]) -> Wait:
     return Wait(
         label="up", title=f"{args['vm']} up with its cards", checks=_up_checks(args), deadline=UP_DEADLINE
     )
-
-
-def _ref(vm: str) -> ObjectRef:
-    namespace, _, name = vm.partition("/")
-    return ObjectRef(*VM, name, namespace)
-
-
-def _patch(
-    label: str, title: str, vm: str, patch: Mapping[str, Any], facts: Facts, changes: Changes
-) -> Patch:
-    namespace, _, name = vm.partition("/")
-    command = (
-        f"oc patch vm {name} -n {namespace} --type merge -p {shlex.quote(json.dumps(patch, sort_keys=True))}"
-    )
-    version = facts.value(f"machine/{vm}/version")
-    return Patch(
-        label=label, title=title, ref=_ref(vm), patch=patch, resource_version=version, commands=(command,), changes=changes
-    )  # fmt: skip
-
-
-def _spec(original: str, run: str) -> dict[str, Any]:
-    """The one field of a VM that says how it runs, whichever it uses, saying `run` (H16: never both)."""
-    return {"running": run == ALWAYS} if original.startswith("running=") else {"runStrategy": run}
-
-
-def _is_always(original: str) -> bool:
-    return original in (f"runStrategy={ALWAYS}", "running=true")
-
-
-def _noted(args: Mapping[str, Any], facts: Facts) -> str:
-    return _mode(args, facts) or str(args["original"])
-
-
-def _stop(args: Mapping[str, Any], facts: Facts) -> Patch:
-    vm, at, original = args["vm"], f"machine/{args['vm']}", str(args["original"])
-    patch = {"metadata": {"annotations": {RUN_STRATEGY: original}}, "spec": _spec(original, HALTED)}
-    changes: Changes = ((f"{at}/run", Known(HALTED)), (f"{at}/recorded", Known(original)))
-    return _patch("stop", f"stop {vm}, and note on it that it had {original}", vm, patch, facts, changes)
-
-
-def _start(args: Mapping[str, Any], facts: Facts) -> Patch:
-    """Started as Always, whatever it had: Halted alone starts nothing, and Manual waits for a request."""
-    vm, at, original = args["vm"], f"machine/{args['vm']}", _noted(args, facts)
-    patch: dict[str, Any] = {"spec": _spec(original, ALWAYS)}
-    changes: Changes = ((f"{at}/run", Known(ALWAYS)),)
-    if _is_always(original):
-        patch["metadata"] = {"annotations": {RUN_STRATEGY: None}}
-        changes = (*changes, (f"{at}/recorded", ABSENT))
-    return _patch("start", f"start {vm}", vm, patch, facts, changes)
-
-
-def _restore(args: Mapping[str, Any], facts: Facts) -> Patch:
-    vm, at, original = args["vm"], f"machine/{args['vm']}", _noted(args, facts)
-    run = original.partition("=")[2]
-    run = {"true": ALWAYS, "false": HALTED}.get(run, run)
-    patch = {"metadata": {"annotations": {RUN_STRATEGY: None}}, "spec": _spec(original, run)}
-    changes: Changes = ((f"{at}/run", Known(run)), (f"{at}/recorded", ABSENT))
-    return _patch("restore", f"give {vm} back its run strategy {original}", vm, patch, facts, changes)
 
 
 def _edit(args: Mapping[str, Any], facts: Facts, done: Done, *, plug: bool) -> Next:
@@ -616,7 +560,7 @@ def _edit(args: Mapping[str, Any], facts: Facts, done: Done, *, plug: bool) -> N
         (f"{at}/template", Known(_listed(after))),
         *((path, there.get(path, ABSENT)) for path in {**before, **there}),
     )
-    return Perform((_patch("edit", title, vm, patch, facts, changes),))
+    return Perform((patch_op("edit", title, vm, patch, facts, changes),))
 
 
 def _listed(template: Template) -> dict[str, Any]:
