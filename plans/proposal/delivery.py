@@ -59,7 +59,7 @@ def _choices(draft: Draft, facts: Facts) -> Iterator[Draft]:
         held = replace(draft, replaces={"bridge": gone[0]} if len(gone) == 1 else {})
         if name != _own_name(draft):
             held = replace(held, delivery={"policy": name})
-        if held.replaces and not _can_go(gone[0], draft.bridge):
+        if held.replaces and not _can_go(gone[0], facts):
             continue
         yield held.saying(
             "delivery", f"the policy {name} maps {draft.localnet} to {draft.bridge}: it is kept as it is"
@@ -73,12 +73,14 @@ def _choices(draft: Draft, facts: Facts) -> Iterator[Draft]:
     )
 
 
-def _can_go(bridge: str, home: str) -> bool:
+def _can_go(bridge: str, facts: Facts) -> bool:
+    """Whether a bridge may be named as replaced: it is nobody's but VMs', and no node maps anything to it."""
     try:
         names.bridge_to_replace(bridge)
     except ValueError:
         return False
-    return bridge != home
+    pairs = [facts.value(f"node/{node}/ovs/mappings", {}) for node in facts.value("cluster/nodes", [])]
+    return not any(bridge in each.values() for each in pairs)
 
 
 def _own_name(draft: Draft) -> str:

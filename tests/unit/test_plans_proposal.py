@@ -181,7 +181,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
             f"policy-{i}",
             {"rack": "one"} if narrow else WORKER,
             maps={net: home},
-            absent="br-old" if narrow else "",
+            absent="br-storage" if narrow else "",
         )
         for i, (net, home, narrow) in enumerate(policies)
     ]
@@ -421,6 +421,51 @@ def test_a_policy_that_says_so_already_is_adopted(folder: Path) -> None:
     assert "{policy: done, strategy: labelled, label: moved}" in text(proposal)
     labelled = text(proposal).replace("{policy: done}", "{policy: done, strategy: labelled, label: moved}")
     assert load_desired([("a.yaml", labelled)]).networks[0].spec.delivery is not None
+
+
+def test_a_policy_that_removes_what_another_localnet_is_on_is_not_said_again(folder: Path) -> None:
+    """Its files would contradict each other: one bridge both taken away and ridden on."""
+    site = policy("site", {"rack": "one"}, maps={"vmnet": "br-phy"}, absent="br-storage", maxUnavailable=1)
+    found = {
+        "worker-01": {
+            "labels": {**WORKER, "rack": "one"},
+            "mappings": "physnet:br-ex,vmnet:br-phy",
+            "bridges": {"br-storage": None},
+        },
+        "worker-02": {"labels": WORKER, "mappings": "physnet:br-ex,storage:br-storage"},
+    }
+    with world(folder, {**MIGRATED, "nodes": found, "vms": {"default/web-2": None}}) as made:
+        made.edit().cluster.write(Create(Ref(*POLICY, "site"), site))
+        proposal = proposed(made)
+        plan = planned(made, declared(proposal))
+    assert network(proposal)["delivery"] == {"by": "ovsdb"} and "replaces" not in network(proposal)
+    assert touched(plan) == set()
+
+
+def test_the_policy_of_a_single_node_is_not_adopted(folder: Path) -> None:
+    left = policy(
+        "ovsplan-vmnet-worker-01", {"kubernetes.io/hostname": "worker-01"}, maps={"vmnet": "br-phy"}
+    )
+    with world(folder, {**MANAGED, "objects": [left]}) as made:
+        proposal = proposed(made, MIGRATION)
+    assert "delivery" not in network(proposal)
+
+
+def test_what_contradicts_and_is_not_to_be_replaced_is_told(folder: Path) -> None:
+    old = policy("old", WORKER, maps={"vmnet": "br-vmdata"})
+    with world(folder, MIGRATED) as made:
+        made.edit().cluster.write(Create(Ref(*POLICY, "old"), old))
+        proposal = proposed(made)
+        plan = planned(made, declared(proposal))
+    assert "# policy old matches worker-01 and says otherwise than VMNetwork vmnet" in text(proposal)
+    assert {finding.id for finding in plan.blocking()} == {"H04"} and touched(plan) == set()
+
+
+def test_policies_that_cannot_be_read_are_told(folder: Path) -> None:
+    with world(folder, MIGRATED) as made:
+        made.add_fault("cluster - list NodeNetworkConfigurationPolicy", nth=1, effect="fail")
+        proposal = proposed(made)
+    assert "# guessed: policies could not be read, so none is named: " in text(proposal)
 
 
 # Networks
