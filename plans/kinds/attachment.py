@@ -338,9 +338,7 @@ def _as_they_are(change: Change, facts: Facts) -> list[dict[str, str]]:
     found = []
     for card in change.data["cards"]:
         address = str((template.interface(card["name"]) or {}).get("macAddress", "")).lower()
-        found.append(
-            {"name": card["name"], "nad": template.nad(card["name"]), "mac": address if card["mac"] else ""}
-        )
+        found.append({"name": card["name"], "nad": template.nad(card["name"]), "mac": address})
     return found
 
 
@@ -453,7 +451,7 @@ def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             return Stop(
                 f"VM {vm} was started again {TRIES} times: somebody else keeps it running", moved=True
             )
-        return Perform((stop_op("stop", args["vm"], str(args["original"]), facts),))
+        return Perform((stop_op("stop", vm, original(vm, facts), facts),))
     if done.outcomes.get("gone") == "timed-out":
         return Stop(f"VM {vm} did not shut down within {_patience(args):g} s: look at its guest")
     gone = Check(f"{at}/instance", "absent", why=f"the guest of {vm} is still shutting down")

@@ -141,6 +141,16 @@ def test_a_card_that_is_declared_absent_goes(tmp_path: Path) -> None:
     assert cards(guest(job, "web-1")["spec"]) == {}
 
 
+def test_the_undo_of_a_removed_card_brings_its_address_back(tmp_path: Path) -> None:
+    job = job_for(
+        tmp_path, f"{VMNETWORK}  attachments: {{default/web-1: {{vlan224-net: {{state: absent}}}}}}\n"
+    )
+    assert job.run("plan", "--out", "plan.json").code == 0
+    plan = json.loads((job.folder / "plan.json").read_text())
+    (action,) = [a for a in plan["actions"] if a["routine"] == "attach@1"]
+    assert any("02:00:00:00:e0:0b" in command for command in action["undo_commands"])
+
+
 def test_a_vm_is_started_again_when_its_edit_fails(tmp_path: Path) -> None:
     job = job_for(tmp_path, ATTACHED, {"vms": {"default/web-1": {"runStrategy": "Manual"}}})
     job.fault("cluster - patch VirtualMachine default/web-1 *template*", 1, "fail")

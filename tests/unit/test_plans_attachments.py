@@ -340,6 +340,12 @@ def test_a_vm_is_stopped_and_noted_in_one_patch() -> None:
     assert op.resource_version == "7"
 
 
+def test_what_is_noted_is_how_the_vm_runs_now_not_when_it_was_planned() -> None:
+    machine = {**MACHINE, "spec": {**MACHINE["spec"], "runStrategy": "Once"}}
+    op = only(attach(seen(machine), original="runStrategy=Manual"))
+    assert op.patch["metadata"]["annotations"] == {"ovsplan.io/run-strategy": "runStrategy=Once"}
+
+
 def test_it_is_edited_only_when_its_guest_is_gone() -> None:
     wait = only(attach(seen(noted(MACHINE, "Halted"))))
     assert (wait.label, wait.deadline) == ("gone", 3720.0)
