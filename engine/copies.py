@@ -18,7 +18,7 @@ from engine.lease import NAMESPACE, PAUSE_SECONDS
 from plans.document import Plan, canonical, read
 from plans.errors import InputError, Locked
 from providers.ports import Apply, Body, Clock, Cluster, Conflict, Delete, InDoubt, NotFound, Ref, Unreachable
-from state.head import Image, check, head_of, images_after, take_in
+from state.head import Heads, Image, check, images_after, take_in
 from state.journal import UNFINISHED, Run
 from state.store import Store
 
@@ -128,7 +128,7 @@ class Copies:
 
     def write(self, run: str, part: str, data: bytes) -> Part:
         """Write one piece of a copy, in as many Secrets as it takes."""
-        packed = gzip.compress(data, mtime=0)
+        packed = gzip.compress(data, 6, mtime=0)
         chunks = [packed[at : at + CHUNK] for at in range(0, len(packed), CHUNK)] or [b""]
         for number, chunk in enumerate(chunks):
             self._apply(_ref(run, part, number), _body(run, part, {"data": chunk}))
@@ -227,6 +227,7 @@ class RunCopy:
         self._host = host
         self._guard = guard
         self._me = store.name()
+        self._heads = Heads(store, run, plan)
         self._version = ""
         self._plan_part: Part | None = None
         self._head: Part | None = None
@@ -252,7 +253,7 @@ class RunCopy:
         if fresh and images:
             self._keep(fresh)
         self._last_image = fresh[-1].id if fresh else self._last_image
-        head = head_of(self._store, self._run, self._plan)
+        head = self._heads.now()
         name = _turn("journal", self._head)
         self._head = self._copies.write(self._run.id, name, canonical(head).encode())
         self._name(head["run"]["status"])

@@ -42,24 +42,54 @@ class Image:
     content: str
 
 
-def head_of(store: Store, run: Run, plan: Plan) -> dict[str, Any]:
-    """The head of a run as it stands now. Reads only."""
-    s = schema.steps
-    with store.read() as db:
-        row = db.execute(select(schema.runs).where(schema.runs.c.id == run.id)).one()
-        steps = db.execute(select(s).where(s.c.run == run.id).order_by(s.c.id)).all()
-        latest = {step.action: step for step in steps}
-        over = {name for name, step in latest.items() if step.status in _OVER}
-        events = _events(db, run.id, over, _still_read(plan, over))
+class Heads:
+    """The heads of one run, one after the other. What is over is looked up once: a head costs what is under way."""
+
+    def __init__(self, store: Store, run: Run, plan: Plan) -> None:
+        self._store = store
+        self._run = run
+        self._plan = plan
+        self._acts: dict[str, list[dict[str, Any]]] = {}
+
+    def now(self) -> dict[str, Any]:
+        """The head as the run stands now. Reads only."""
+        s = schema.steps
+        with self._store.read() as db:
+            row = db.execute(select(schema.runs).where(schema.runs.c.id == self._run.id)).one()
+            steps = db.execute(select(s).where(s.c.run == self._run.id).order_by(s.c.id)).all()
+            latest = {step.action: step for step in steps}
+            over = {name for name, step in latest.items() if step.status in _OVER}
+            events = self._events(db, [name for name in latest if name not in over], over)
         told = {(event["action"], event["attempt"]) for event in events}
         kept = [step for step in steps if _is_kept(step, step is latest[step.action], over, told)]
-    return {
-        "format": FORMAT,
-        "plan_format": PLAN_FORMAT,
-        "run": {name: getattr(row, name) for name in _RUN},
-        "steps": [{name: getattr(step, name) for name in _STEP} for step in kept],
-        "events": events,
-    }
+        return {
+            "format": FORMAT,
+            "plan_format": PLAN_FORMAT,
+            "run": {name: getattr(row, name) for name in _RUN},
+            "steps": [{name: getattr(step, name) for name in _STEP} for step in kept],
+            "events": events,
+        }
+
+    def _events(self, db: Connection, open_: Collection[str], over: Collection[str]) -> list[dict[str, Any]]:
+        read = {name for name in _still_read(self._plan, over) if name in over}
+        fresh = [name for name in over if name not in self._acts]
+        rows = _events_of(db, self._run.id, {*open_, *read, *fresh})
+        self._acts |= {name: [] for name in fresh}
+        for row in rows:
+            # Of an action that is over, one op says that it acted.
+            if row.action in over and not self._acts[row.action] and _acts(row):
+                self._acts[row.action] = [_slim(row)]
+        found = [
+            _slim(row) for row in rows if row.action in open_ or (row.action in read and _is_result(row))
+        ]
+        found += [event for name in over for event in self._acts[name]]
+        by_id = {event["id"]: event for event in found}
+        return [by_id[key] for key in sorted(by_id)]
+
+
+def head_of(store: Store, run: Run, plan: Plan) -> dict[str, Any]:
+    """The head of a run as it stands now. Reads only."""
+    return Heads(store, run, plan).now()
 
 
 def _is_kept(
@@ -79,38 +109,36 @@ def _still_read(plan: Plan, over: Collection[str]) -> set[str]:
     return {name for action in plan.actions if action.id not in over for name in action.uses}
 
 
-def _events(
-    db: Connection, run: str, over: Collection[str], still_read: Collection[str]
-) -> list[dict[str, Any]]:
+def _events_of(db: Connection, run: str, actions: Collection[str]) -> Sequence[Row[Any]]:
     s, e = schema.steps.c, schema.events
     query = (
         select(e, s.action, s.attempt)
         .join(schema.steps, s.id == e.c.step)
-        .where(s.run == run)
+        .where(s.run == run, s.action.in_(sorted(actions)))
         .order_by(e.c.id)
     )
-    found: list[dict[str, Any]] = []
-    told: set[str] = set()
-    for row in db.execute(query):
-        op = json.loads(row.op)
-        acts = op["op"] not in _READ_ONLY and row.outcome in ("done", "first", "doubt", None)
-        if row.action in over:
-            # Of an action that is over, one op says that it acted.
-            is_first = acts and row.action not in told
-            is_read = row.action in still_read and row.result is not None and op["op"] not in FORGOTTEN_OPS
-            if not (is_first or is_read):
-                continue
-            told |= {row.action} if acts else set()
-        slim = {"op": op["op"], "title": op.get("title", row.label)}
-        found.append(
-            {
-                "action": row.action,
-                "attempt": row.attempt,
-                "op": slim,
-                **{name: getattr(row, name) for name in _EVENT},
-            }
-        )
-    return found
+    return db.execute(query).all()
+
+
+def _acts(row: Row[Any]) -> bool:
+    """Whether an op changed the world, or may have."""
+    return json.loads(row.op)["op"] not in _READ_ONLY and row.outcome in ("done", "first", "doubt", None)
+
+
+def _is_result(row: Row[Any]) -> bool:
+    """Whether a later action may read what came of an op."""
+    return row.result is not None and json.loads(row.op)["op"] not in FORGOTTEN_OPS
+
+
+def _slim(row: Row[Any]) -> dict[str, Any]:
+    op = json.loads(row.op)
+    return {
+        "id": row.id,
+        "action": row.action,
+        "attempt": row.attempt,
+        "op": {"op": op["op"], "title": op.get("title", row.label)},
+        **{name: getattr(row, name) for name in _EVENT},
+    }
 
 
 def images_after(store: Store, run: str, after: int) -> list[Image]:
