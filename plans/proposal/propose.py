@@ -84,6 +84,9 @@ def _draft(localnet: str, wish: Wish, seen: Seen, target: Target) -> Draft:
     selector, covered = select(fit, seen)
     if not covered:
         raise ValueError(f"no label tells {listed(fit)} from the other nodes. Label them, and try again")
+    if not set(covered) & set(seen.with_bridge(bridge)):
+        told = f"{listed(covered)} {'have' if len(covered) > 1 else 'has'} no bridge {bridge}"
+        raise ValueError(told if wish.bridge else f"{told}, to which it is mapped. --bridge BRIDGE moves it")
     draft = Draft(
         localnet, bridge, selector, covered, bool(wish.bridge), tuple(_header(localnet, homes, target))
     )

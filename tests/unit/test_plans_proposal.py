@@ -139,7 +139,10 @@ def test_a_new_cluster_is_begun(folder: Path) -> None:
 def bridges(draw: st.DrawFn, homes: Collection[str], nmstate: bool) -> dict[str, Any]:
     """br-ex, br-phy, and whatever else is mapped, each made by somebody."""
     found: dict[str, Any] = {"br-vmdata": None, "br-storage": None}
-    for name in {"br-phy", *homes}:
+    for name in {
+        *(["br-phy"] if draw(st.integers(0, 4)) else []),
+        *(h for h in homes if draw(st.integers(0, 6))),
+    }:
         made = {"madeBy": "networkmanager"} if nmstate and draw(st.booleans()) else {}
         found[name] = {**OTHER_PORTS[name], **made}
     return found
@@ -235,7 +238,7 @@ def test_whatever_is_there_only_what_was_asked_for_is_planned(over: dict[str, An
         try:
             proposal = proposed(made, wish)
         except (InputError, PlanError) as error:
-            assert re.search("could be read|which localnet|no node|nothing to declare", str(error))
+            assert re.search("could be read|which localnet|no node has|nothing to declare", str(error))
             return
         plan = planned(made, declared(proposal))
     told = {name.removeprefix("vmnetwork-").removesuffix(".yaml") for name in proposal.files} - {"rollout"}
@@ -331,6 +334,17 @@ def test_a_localnet_on_the_nodes_own_bridge_is_left_out(folder: Path) -> None:
     assert sorted(proposal.files) == ["rollout.yaml", "vmnetwork-vmnet.yaml"]
     assert any("localnet extra: 'br-ex' carries the node's own traffic" in said for said in proposal.left_out)
     assert network(moved, "extra")["bridge"] == "br-phy"
+
+
+def test_a_localnet_on_a_bridge_that_is_not_there_is_left_out_until_it_is_moved(folder: Path) -> None:
+    with world(folder, {"nodeDefaults": {"bridges": {"br-vmdata": None}}}) as made:
+        proposal = proposed(made)
+        moved = proposed(made, Wish("br-phy", localnets=("vmnet",)))
+    assert sorted(proposal.files) == ["rollout.yaml", "vmnetwork-storage.yaml"]
+    assert proposal.left_out == (
+        "localnet vmnet: worker-01, worker-02 have no bridge br-vmdata, to which it is mapped. --bridge BRIDGE moves it",
+    )
+    assert network(moved)["bridge"] == "br-phy"
 
 
 def test_a_localnet_that_only_nads_name_is_told(folder: Path) -> None:
@@ -430,7 +444,7 @@ def test_a_policy_that_removes_what_another_localnet_is_on_is_not_said_again(fol
         "worker-01": {
             "labels": {**WORKER, "rack": "one"},
             "mappings": "physnet:br-ex,vmnet:br-phy",
-            "bridges": {"br-storage": None},
+            "bridges": {"br-phy": {**OTHER_PORTS["br-phy"], "madeBy": "networkmanager"}},
         },
         "worker-02": {"labels": WORKER, "mappings": "physnet:br-ex,storage:br-storage"},
     }
