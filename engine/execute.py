@@ -179,7 +179,7 @@ class Executor:
                     if not held:
                         self._stop_if_asked()
                     held, bursts = upcoming.unbroken, bursts + 1
-                    if bursts > BURST_LIMIT or self._clock.now() - began > action.deadline:
+                    if bursts > BURST_LIMIT + len(planned) or self._clock.now() - began > action.deadline:
                         raise ActionFailed(
                             f"no end after {bursts} bursts and {self._clock.now() - began:.0f} s"
                         )

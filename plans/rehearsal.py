@@ -6,6 +6,7 @@ would judge an object that will be another one by then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,8 +17,8 @@ from plans.facts import KNOWN_AFTER_APPLY
 from plans.ops import Apply, Create, Delete, Edit, ObjectRef, Patch, Wait
 
 HAZARD = "H63"
-MOST = 500
-"""How many writes are tried: of thousands of the same sort, the first tell what there is to tell."""
+MOST = 100
+"""How many writes of one sort (verb and kind) are tried: of thousands, the first tell what there is to tell."""
 
 STAND_IN = "known-after-apply"
 """Valid as a name, a label and an annotation."""
@@ -51,22 +52,25 @@ def trials(actions: Iterable[Action]) -> list[Trial]:
     touched: set[ObjectRef] = set()
     seen: set[str] = set()
     found: list[Trial] = []
+    of_sort: Counter[tuple[str, str]] = Counter()
     for action in actions:
         waited = ""
         for op in action.ops:
             waited = op.title if isinstance(op, Wait) else waited
             if not isinstance(op, WriteOp):
                 continue
-            if op.ref not in touched and not _rests_on(op, touched):
+            sort = (op.op, op.ref.kind)
+            if op.ref not in touched and of_sort[sort] < MOST and not _rests_on(op, touched):
                 trial = Trial(action.node, _with_stand_ins(op), waited)
                 key = canonical(replace(trial.op, label="", title="", commands=()))
                 # An eviction is judged by a budget that changes by the minute: its answer now says nothing.
                 if key not in seen and not (isinstance(op, Create) and op.subresource):
                     seen.add(key)
                     found.append(trial)
+                    of_sort[sort] += 1
             if KNOWN_AFTER_APPLY not in op.ref.name:
                 touched.add(op.ref)
-    return found[:MOST]
+    return found
 
 
 def _rests_on(op: WriteOp, touched: set[ObjectRef]) -> bool:

@@ -88,6 +88,8 @@ def test_evictions_and_what_is_made_in_a_namespace_of_the_plans_own_are_not_trie
 def test_no_more_are_tried_than_the_bound() -> None:
     many = [patch(ObjectRef("v1", "Node", f"n{n}")) for n in range(2 * MOST)]
     assert len(tried(*many)) == MOST
+    other = patch(ObjectRef("v1", "Namespace", "after-them"))
+    assert tried(*many, other)[MOST:] == [other]
 
 
 class Hands:
