@@ -44,7 +44,7 @@ def observe_for_plan(
     cluster = Facts(observe(hands, clock, (*VIEWS, *cluster_views(desired))))
     selected = concerned_nodes(desired, cluster)
     told(f"Reading {len(selected):,} node{'' if len(selected) == 1 else 's'} ...")
-    nodes = observe(hands, clock, [view for node in selected for view in node_views(node)])
+    nodes = observe(hands, clock, [view for node in selected for view in node_views(node, desired)])
     return Facts({**dict(cluster.items()), **nodes})
 
 

@@ -24,6 +24,9 @@ from plans.maintenance import canary, checkpoints, cordon, evictions, migrations
 from plans.maintenance.migrations import AT_ONCE, Leavers
 from plans.maintenance.ways import Way, at_once, can_migrate, stubborn, way_out
 
+NOTHING_MOVES = "no VM traffic moves"
+"""Why a node needs no round of its own shape; what VMs notice all the same is the link of a card."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
@@ -126,7 +129,7 @@ def _shape(
     staying = tuple(vm for vm in here if evacuate and evacuate.leaving(vm) == "stay")
     moves = [c.traffic for c in changes if c.traffic]
     if not moves:
-        return "hot", "no VM traffic moves", ()
+        return "hot", NOTHING_MOVES, ()
     if all(move.dark for move in moves):
         return "orphaned", "; ".join(dict.fromkeys(move.dark for move in moves)) + ": remapped at once", ()
     if not evacuate:
@@ -206,8 +209,10 @@ def _with_proof(
     remaps = [a for a in delivered if a.address in moves]
     bridges = {moves[a.address].localnet: moves[a.address].bridge for a in remaps}
     proven_by = {moves[a.address].localnet: a.id for a in remaps}
-    rest = [a for a in delivered if a.address not in moves]
-    return [*remaps, proof.hot(node, bridges, proven_by), *rest]
+    wanted = {need.action for a in remaps for need in a.needs}
+    first = [a for a in delivered if a.address not in moves and a.id in wanted]
+    rest = [a for a in delivered if a.address not in moves and a.id not in wanted]
+    return [*first, *remaps, proof.hot(node, bridges, proven_by), *rest]
 
 
 def _returns(

@@ -42,7 +42,7 @@ class Change:
 
     `depends` names the changes that must be made first. `traffic` is set when VMs notice; the bracket of the node is
     shaped by it. `bridge`: the bridge of the node that it is made on, whose owner decides the delivery. `localnets`: the
-    VMNetworks that want it. `vms`: those that notice a change of the cluster.
+    VMNetworks that want it. `nics`: those of the node that are themselves changed, and must be known to the delivery. `vms`: those that notice a change of the cluster.
     """
 
     address: str
@@ -57,6 +57,7 @@ class Change:
     data: Mapping[str, Any] = field(default_factory=dict)
     bridge: str = ""
     localnets: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
     phase: Phase = "node"
     vms: tuple[str, ...] = ()
 
@@ -124,7 +125,7 @@ class Kind:
     `fragments`: delivery name → how that delivery makes a change of this kind. `diff(desired, node, facts)`: what is
     desired of it on a node, against the facts, in a stable order. `preflight(change, facts)`: the checks without which
     the change's node is not touched at all. `verify(change, context)`: those that prove the change, once its node is
-    done.
+    done. `views(desired, node)`: what has to be read of a node for it, besides what every plan reads.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Kind:
     diff: Callable[[Desired, str, Facts], list[Outcome]]
     preflight: Callable[[Change, Facts], tuple[Check, ...]]
     verify: Callable[[Change, Context], tuple[Check, ...]]
+    views: Callable[[Desired, str], tuple[str, ...]] = lambda desired, node: ()
 
 
 def _nothing_found(desired: Desired, facts: Facts) -> list[Finding]:

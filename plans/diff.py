@@ -104,6 +104,7 @@ def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None
     """A bridge that no readable node has is a typing error, not a hazard of some node (H03 is for those)."""
     readable = [n for n in nodes if not isinstance(facts.get(f"node/{n}/ovs"), Unknown)]
     seen = {b for n in readable for b in facts.value(f"node/{n}/ovs")["bridges"]}
+    seen |= {network.bridge for network in desired.networks if network.ports}
     problems = []
     for network in desired.networks:
         if readable and network.bridge not in seen:
@@ -142,10 +143,12 @@ def _sorted_out(
     changes = [o for o in outcomes if isinstance(o, Change)]
     blocked = [o for o in outcomes if isinstance(o, Blocked)]
     held = {b.address for b in blocked}
-    for change in [c for c in changes if held & set(c.depends)]:
-        changes.remove(change)
-        reasons = tuple(f"{a} is blocked" for a in change.depends if a in held)
-        blocked.append(Blocked(change.address, change.node, reasons))
+    while waiting := [c for c in changes if held & set(c.depends)]:
+        for change in waiting:
+            changes.remove(change)
+            reasons = tuple(f"{a} is blocked" for a in change.depends if a in held)
+            blocked.append(Blocked(change.address, change.node, reasons))
+        held |= {c.address for c in waiting}
     return tuple(changes), tuple(blocked), tuple(o for o in outcomes if isinstance(o, Same))
 
 

@@ -148,7 +148,7 @@ def node_vlans(network: VMNetwork, facts: Facts) -> dict[int, list[str]]:
 
 
 def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
-    """The smallest MTU under the network's bridge: node → (MTU, NIC)."""
+    """The smallest MTU under the network's bridge, raised as the network asks: node → (MTU, NIC)."""
     found = {}
     for node, view in _switches(network, facts):
         mtus = [
@@ -158,7 +158,8 @@ def link_mtus(network: VMNetwork, facts: Facts) -> dict[str, tuple[int, str]]:
             if isinstance(nic.get("mtu"), int)
         ]
         if mtus:
-            found[node] = min(mtus)
+            least, nic = min(mtus)
+            found[node] = (max(least, network.spec.mtu or 0), nic)
     return found
 
 

@@ -262,6 +262,17 @@ def is_paired(view: View, lsp: str) -> bool:
     )
 
 
+def _mtus(view: View) -> dict[str, int]:
+    """The MTU of each NIC that is under a bridge, as far as vswitchd tells it."""
+    return {
+        nic["name"]: nic["mtu"]
+        for bridge in view["bridges"]
+        for nics in uplinks(view, bridge).values()
+        for nic in nics
+        if isinstance(nic.get("mtu"), int)
+    }
+
+
 def derive(node: str, view: View) -> dict[str, Fact]:
     """The facts that follow from a switch view. What is not listed below `node/<n>/ovs/` is absent."""
     at = f"node/{node}/ovs"
@@ -273,6 +284,7 @@ def derive(node: str, view: View) -> dict[str, Fact]:
     else:
         facts[f"{at}/mappings"] = Known(pairs)
         facts |= {f"{at}/mapping/{localnet}": Known(bridge) for localnet, bridge in pairs.items()}
+    facts |= {f"{at}/mtu/{nic}": Known(mtu) for nic, mtu in _mtus(view).items()}
     lsps: set[str] = set()
     for bridge in view["bridges"]:
         facts[f"{at}/bridge/{bridge}"] = Known(sorted(view["bridges"][bridge]["ports"]))
@@ -354,6 +366,47 @@ def with_peer(view: View, name: str, peer: str) -> View:
 
     def port(row: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**row, "interfaces": [turned(i) for i in row["interfaces"]]}
+
+    bridges = {
+        b: {**row, "ports": {n: port(p) for n, p in row["ports"].items()}}
+        for b, row in view["bridges"].items()
+    }
+    return {**view, "bridges": bridges}
+
+
+def with_nics(view: View, bridge: str, names: Iterable[str], datapath: str = "") -> View:
+    """The view with NICs on a bridge, made where it is not there, all of them up; their MTU is not known yet."""
+    new: dict[str, Any] = {
+        "uuid": UNKNOWN_UUID, "datapath_type": datapath, "fail_mode": None, "external_ids": {}, "other_config": {},
+        "ports": {bridge: _port(bridge, "internal")},
+    }  # fmt: skip
+    row = view["bridges"].get(bridge, new)
+    ports = {**row["ports"], **{name: _port(name, "") for name in names}}
+    return with_bridge(view, bridge, {**row, "ports": dict(sorted(ports.items()))})
+
+
+def _port(name: str, kind: str) -> dict[str, Any]:
+    interface = {
+        "name": name, "uuid": UNKNOWN_UUID, "type": kind, "options": {}, "ofport": 1, "error": None,
+        "link_state": "up", "mtu": None, "mtu_request": None, "external_ids": {}, "other_config": {},
+    }  # fmt: skip
+    return {
+        "uuid": UNKNOWN_UUID, "tag": None, "trunks": None, "vlan_mode": None, "bond_mode": None, "lacp": None,
+        "external_ids": {}, "other_config": {}, "interfaces": [interface],
+    }  # fmt: skip
+
+
+def with_mtus(view: View, mtus: Mapping[str, int | None], *, asked: bool = True) -> View:
+    """The view with NICs that have, and with `asked` were asked for, another MTU."""
+
+    def interface(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if row["name"] not in mtus:
+            return row
+        mtu = mtus[row["name"]]
+        return {**row, "mtu": mtu, **({"mtu_request": mtu} if asked else {})}
+
+    def port(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**row, "interfaces": [interface(i) for i in row["interfaces"]]}
 
     bridges = {
         b: {**row, "ports": {n: port(p) for n, p in row["ports"].items()}}

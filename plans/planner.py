@@ -14,7 +14,7 @@ from plans.diff import ClusterDiff, NodeDiff, diff, diff_cluster, survey
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
 from plans.facts import Facts
 from plans.hazards import Scene, lint
-from plans.kinds import CLUSTER_KINDS
+from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.maintenance import canary, checkpoints, inventory, ways
 from plans.order import order, serialise
 from plans.predict import predict
@@ -29,9 +29,10 @@ def cluster_views(desired: Desired) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*of_kinds, *ways.views(desired))))
 
 
-def node_views(node: str) -> tuple[str, ...]:
-    """What is read of a node that a network selects."""
-    return (f"ovs:{node}", f"ovn:{node}", f"dp:{node}")
+def node_views(node: str, desired: Desired | None = None) -> tuple[str, ...]:
+    """What is read of a node that a network selects: always, and for the kinds that the files declare."""
+    more = (view for kind in KINDS.values() for view in kind.views(desired, node)) if desired else ()
+    return tuple(dict.fromkeys((f"ovs:{node}", f"ovn:{node}", f"dp:{node}", *more)))
 
 
 def make_plan(

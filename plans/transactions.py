@@ -110,6 +110,41 @@ def insert_patch(bridge: str, name: str, peer: str, lsp: str, tag: str) -> list[
     ]  # fmt: skip
 
 
+def insert_nic(bridge: str, name: str, tag: str) -> list[Json]:
+    """Put a NIC on a bridge that is there, guarded by no bridge having a port of that name.
+
+    `tag` keeps named UUIDs apart when several are inserted in one transaction.
+    """
+    return [
+        guard("Bridge", [["name", "==", bridge]], [{"name": bridge}], ["name"]),
+        guard("Interface", [["name", "==", name]], [], ["name"]),
+        {"op": "insert", "table": "Interface", "uuid-name": f"i{tag}", "row": {"name": name}},
+        {"op": "insert", "table": "Port", "uuid-name": f"p{tag}", "row": {"name": name, "interfaces": ["named-uuid", f"i{tag}"]}},
+        {"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
+         "mutations": [["ports", "insert", ["named-uuid", f"p{tag}"]]]},
+    ]  # fmt: skip
+
+
+def make_bridge(view: ovs.View, bridge: str, row: Mapping[str, Any]) -> list[Json]:
+    """Insert a new bridge with its NICs, guarded by there being neither it nor any of them under another bridge."""
+    nics = [name for name in sorted(row["ports"]) if name != bridge]
+    guards = [guard("Interface", [["name", "==", nic]], [], ["name"]) for nic in nics]
+    return [*guards, *restore_bridge(view, bridge, row)]
+
+
+def request_mtu(name: str, before: int | None, mtu: int | None) -> list[Json]:
+    """Ask for an interface's MTU (None: ask for none), guarded by what was asked for before."""
+    named = [["name", "==", name]]
+    return [
+        guard("Interface", named, [{"mtu_request": _optional(before)}], ["mtu_request"]),
+        {"op": "update", "table": "Interface", "where": named, "row": {"mtu_request": _optional(mtu)}},
+    ]
+
+
+def _optional(value: int | None) -> Json:
+    return ["set", []] if value is None else value
+
+
 def set_peer(name: str, peer: str) -> list[Json]:
     """Set the peer of a patch port, guarded by there being one of that name."""
     named = [["name", "==", name]]

@@ -10,6 +10,7 @@ from itertools import groupby
 import click
 
 from plans.actions import Action
+from plans.bracket import NOTHING_MOVES
 from plans.document import Finding, NodePlan, Plan, ShownChange
 
 COLOURS = {"+": "green", "~": "yellow", "-": "red", "-/+": "red"}
@@ -127,9 +128,9 @@ def _node(node: NodePlan) -> str:
     if node.proof:
         lines.append(f"    proof: {node.proof}")
     if moved := [vm for vm in node.affected if vm not in node.restarting]:
-        lines.append(
-            f"    disruption: vm-traffic of {', '.join(moved)}, while their path moves (measured: ~20 ms)"
-        )
+        link = node.why == NOTHING_MOVES
+        when = "while a link may be down" if link else "while their path moves (measured: ~20 ms)"
+        lines.append(f"    disruption: vm-traffic of {', '.join(moved)}, {when}")
     if node.restarting:
         lines.append(f"    disruption: down between stop and start: {', '.join(node.restarting)}")
     if node.changes and not node.affected:

@@ -13,6 +13,7 @@ from plans.changes import Change, Choice
 from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.nmstate.ownership import made_by_network_manager
+from plans.selection import applies_to
 
 NATIVE = "native"
 """The kind of a policy of the files, which has one delivery."""
@@ -24,6 +25,8 @@ def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
         return Choice("nncp", "it is a policy")
     asked = _asked(change, desired)
     owned = made_by_network_manager(facts, change.node, change.bridge)
+    free = _is_free(change, desired, facts)
+    nics = facts.value(f"node/{change.node}/nics") or {}
     served = facts.get("cluster/nmstate")
     handler = facts.get(f"node/{change.node}/nmstate/version")
     insisted = " although `delivery.by: nncp` asks for a policy" if asked == "nncp" else ""
@@ -33,13 +36,25 @@ def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
         return Choice("ovsdb", f"cannot tell whether the cluster serves nmstate: {served.why}{insisted}")
     if change.traffic and change.traffic.source == change.traffic.bridge:
         return Choice("ovsdb", "only OVN's patch ports are mended, which are nobody's but OVN's")
-    if not owned:
+    if not owned and not free:
         return Choice("ovsdb", f"NetworkManager did not make {change.bridge}{insisted}")
     if asked == "ovsdb":
         return Choice("ovsdb", "`delivery.by: ovsdb`")
     if not isinstance(handler, Known):
         return Choice("ovsdb", f"no nmstate handler reports from {change.node}{insisted}")
+    if strangers := [nic for nic in change.nics if nic not in nics]:
+        return Choice("ovsdb", f"nmstate does not list {', '.join(strangers)} on {change.node}{insisted}")
+    if free:
+        why = f"{change.bridge} is nobody's yet, and nmstate {handler.value} can look after it"
+        return Choice("nncp", why)
     return Choice("nncp", f"NetworkManager made {change.bridge}, and nmstate {handler.value} looks after it")
+
+
+def _is_free(change: Change, desired: Desired, facts: Facts) -> bool:
+    """Whether the bridge of a change is not there, and this plan makes it: it belongs to nobody yet."""
+    view = facts.value(f"node/{change.node}/ovs") or {"bridges": {}}
+    makers = (n for n in desired.networks if n.ports and n.bridge == change.bridge)
+    return change.bridge not in view["bridges"] and any(applies_to(n, change.node, facts) for n in makers)
 
 
 def choose_all(changes: Sequence[Change], desired: Desired, facts: Facts) -> dict[str, Choice]:

@@ -13,7 +13,14 @@ from plans.kinds import KINDS
 
 def in_order(changes: Sequence[Change]) -> list[Change]:
     """The changes of one node so that each comes after those that it depends on."""
-    return sorted(changes, key=lambda c: (len(c.depends), c.address))
+    left = sorted(changes, key=lambda c: c.address)
+    ordered: list[Change] = []
+    while left:
+        ahead = {c.address for c in left}
+        following = next((c for c in left if not ahead & set(c.depends)), left[0])
+        left.remove(following)
+        ordered.append(following)
+    return ordered
 
 
 def fragment(delivery: str, change: Change, context: Context) -> Action:
@@ -28,6 +35,6 @@ def linked(changes: Sequence[Change], made: Mapping[str, Action]) -> list[Action
     """The actions in order; a change that depends on others needs their actions."""
     actions = []
     for change in in_order(changes):
-        needs = tuple(Need(made[a].id, f"{a} must be moved first") for a in change.depends if a in made)
+        needs = tuple(Need(made[a].id, f"{a} comes first") for a in change.depends if a in made)
         actions.append(replace(made[change.address], needs=needs))
     return actions

@@ -282,11 +282,11 @@ def _ports_differ(first: Declared, second: Declared) -> Iterator[Problem]:
     """Two networks may ride on one bridge that is made: what it is made of is said the same by both, or by one."""
     where = ("spec", "bridge", "ports")
     one, other = (d.document.get(where) for d in (first, second))
-    if isinstance(one, list) and isinstance(other, list) and _bridge_of(first) == _bridge_of(second):
-        if one != other:
-            place = first.document.place(where)
-            message = f"{_bridge_of(second)!r} has other ports at {place}. Write the same in both."
-            yield second.problem(where, message)
+    both = isinstance(one, list) and isinstance(other, list)
+    if both and one != other and _bridge_of(first) == _bridge_of(second):
+        place = first.document.place(where)
+        message = f"{_bridge_of(second)!r} has other ports at {place}. Write the same in both."
+        yield second.problem(where, message)
 
 
 def _nothing_declared(texts: Sequence[tuple[str, str]]) -> Problem:

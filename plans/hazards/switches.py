@@ -31,7 +31,7 @@ def bridge_without_uplink(scene: Scene) -> list[Finding]:
     found = []
     for diff in scene.diffs:
         for change in diff.changes:
-            if change.kind != "mapping":
+            if change.kind != "mapping" or change.data["made"]:
                 continue
             node, bridge = change.node, change.data["bridge"]
             view = scene.facts.value(f"node/{node}/ovs")
@@ -142,31 +142,10 @@ def busy_controller_and_silence(scene: Scene) -> list[Finding]:
     return found
 
 
-def mtu_mismatch(scene: Scene) -> list[Finding]:
-    """H30, in as far as it can be told: the declared MTU against the uplink's NICs."""
-    found = []
-    for diff in scene.diffs:
-        view = scene.facts.value(f"node/{diff.node}/ovs") if not diff.unreadable else None
-        for network in scene.desired.networks:
-            if view is None or network.spec.mtu is None or network.bridge not in view["bridges"]:
-                continue
-            for nics in ovs.uplinks(view, network.bridge).values():
-                for nic in nics:
-                    if isinstance(nic.get("mtu"), int) and nic["mtu"] < network.spec.mtu:
-                        found.append(
-                            Finding("H30", "warn", diff.node, (f"node/{diff.node}/bridge/{network.bridge}",),
-                                    f"{nic['name']} under {network.bridge} on {diff.node} has MTU {nic['mtu']}, "
-                                    f"below the {network.spec.mtu} that VMNetwork {network.name} asks for",
-                                    "raise the NIC's MTU, or lower `mtu`; this version checks it and changes nothing")
-                        )  # fmt: skip
-    return found
-
-
 FINDERS = (
     physnet_missing,
     bridge_without_uplink,
     made_by_network_manager,
     old_ovn,
     busy_controller_and_silence,
-    mtu_mismatch,
 )

@@ -8,9 +8,10 @@ behind it, and its checks for verification. Adding a kind is that file, one line
 from __future__ import annotations
 
 from plans.changes import ClusterKind, Kind
-from plans.kinds import attachment, bridge, l2advertisement, mapping, native, network, policy
+from plans.kinds import attachment, bridge, l2advertisement, mapping, mtu, native, network, new_bridge, policy
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (mapping.KIND, bridge.KIND, native.KIND)}
+_OF_NODES = (new_bridge.KIND, mtu.KIND, mapping.KIND, bridge.KIND, native.KIND)
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _OF_NODES}
 """Every kind of a node, in the order in which a node's changes are shown."""
 
 CLUSTER_KINDS: dict[str, ClusterKind] = {

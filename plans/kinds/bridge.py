@@ -1,8 +1,8 @@
 """Bridges on a node: the old bridge that a VMNetwork `replaces`, and its removal.
 
 The one invariant: a bridge goes only when nothing of anybody else's is on it. Any port but its own internal one, its
-uplink and OVN's, and any localnet still mapped to it, blocks the removal by name. (That the bridge which a network
-rides on exists with a live uplink is a precondition of its mapping, not a change: this version builds no bridge.)
+uplink and OVN's, and any localnet still mapped to it, blocks the removal by name. (The bridge
+that a network is to be on is made by `new_bridge`, where it is made at all.)
 """
 
 from __future__ import annotations
@@ -18,17 +18,13 @@ from plans.checks import Check
 from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.kinds import mapping
+from plans.kinds.new_bridge import address
 from plans.nmstate import documents, policies
 from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
 
 PATCH_PORTS_GONE_DEADLINE = 15.0
 REMOVALS = 3
-
-
-def address(node: str, bridge: str) -> str:
-    """The address of a bridge on a node."""
-    return f"node/{node}/bridge/{bridge}"
 
 
 def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:

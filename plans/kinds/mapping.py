@@ -23,6 +23,7 @@ from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import KNOWN_AFTER_APPLY, Facts, Known, Unknown, show
 from plans.guests import Guest, guests, switch_ports_of, unclear_attachments
+from plans.kinds import mtu, new_bridge
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import made_by_network_manager
 from plans.ops import AnyOp, Record, Run, Transact, Wait
@@ -48,9 +49,16 @@ def address(node: str, localnet: str) -> str:
 
 def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:
     """Every declared mapping of a node against what is there."""
-    return [
-        _diff_one(network, node, facts) for network in desired.networks if applies_to(network, node, facts)
-    ]
+    outcomes = []
+    for network in desired.networks:
+        if applies_to(network, node, facts):
+            outcome = _diff_one(network, node, facts)
+            if isinstance(outcome, Change):
+                before = mtu.first(desired, node, network.bridge, facts)
+                made = bool(new_bridge.missing(desired, node, network.bridge, facts))
+                outcome = replace(outcome, depends=before, data={**outcome.data, "made": made})
+            outcomes.append(outcome)
+    return outcomes
 
 
 def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
@@ -147,7 +155,7 @@ def ovsdb(change: Change, context: Context) -> Action:
         node=node,
         args=args,
         reads=reads,
-        expect=preflight(change, context.facts),
+        expect=_expected(change),
         done_when=(Check(f"{at}/mapping/{localnet}", "eq", to), *old_home),
         undo=undo,
         no_undo="" if undo else no_undo,
@@ -210,7 +218,12 @@ def views(node: str) -> tuple[str, ...]:
 
 
 def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
-    """The mapping is what the plan saw, and the new bridge reaches the switch."""
+    """The mapping is what the plan saw, and the bridge reaches the switch: one to be made will, when it is."""
+    return tuple(c for c in _expected(change) if not change.data.get("made") or not c.path.endswith("/uplinks"))
+
+
+def _expected(change: Change) -> tuple[Check, ...]:
+    """The mapping is what the plan saw, and the bridge reaches the switch."""
     at, localnet, old = f"node/{change.node}/ovs", change.data["localnet"], change.data["from"]
     mapped = f"{at}/mapping/{localnet}"
     uplinks = f"{at}/bridge/{change.data['bridge']}/uplinks"

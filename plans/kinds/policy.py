@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase, Same, Survey
 from plans.checks import Check
@@ -191,7 +192,8 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         return Blocked(where, "", (fact.why,))
     own = [policies.node_name(network, node) for node in nodes]
     left = [policy for policy in own if policies.exists(facts, policy)]
-    wanted = policies.body(name, network.selector, policies.final_document(network), AT_ONCE)
+    final = policies.final_document(network, with_bridge=not _has_more(network, nodes, facts))
+    wanted = policies.body(name, network.selector, final, AT_ONCE)
     coming = [
         policies.node_name(network, c.node)
         for c in survey.changes
@@ -231,15 +233,27 @@ def _in_words(selector: Mapping[str, str], document: Mapping[str, Any]) -> str:
     )
 
 
+def _has_more(network: VMNetwork, nodes: Sequence[str], facts: Facts) -> bool:
+    """Whether the bridge has ports on some node that the files do not name: a policy with a port list takes them off."""
+    for node in nodes:
+        view: ovs.View = facts.value(f"node/{node}/ovs") or {"bridges": {}}
+        ports = view["bridges"].get(network.bridge, {}).get("ports", {})
+        others = set(ports) - {network.bridge, *ovs.patch_ports(view, network.bridge), *network.ports}
+        if others or any(len(port["interfaces"]) > 1 for port in ports.values()):
+            return True
+    return False
+
+
 def _goes_by_policy(network: VMNetwork, nodes: Sequence[str], facts: Facts, survey: Survey) -> list[str]:
     """The nodes on which nmstate can hold the network's mapping: NetworkManager made its bridge, a handler reports."""
     delivery = network.spec.delivery
     if not isinstance(facts.get("cluster/nmstate"), Known) or (delivery and delivery.by == "ovsdb"):
         return []
+    made = {c.node for c in survey.changes if c.bridge == network.bridge and survey.choices[c.address].by == "nncp"}
     return [
         node
         for node in nodes
-        if made_by_network_manager(facts, node, network.bridge)
+        if (made_by_network_manager(facts, node, network.bridge) or node in made)
         and isinstance(facts.get(f"node/{node}/nmstate/version"), Known)
     ]
 

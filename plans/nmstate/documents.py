@@ -30,6 +30,23 @@ def without_bridge(bridge: str) -> dict[str, Any]:
     return {"interfaces": [{"name": bridge, "type": "ovs-bridge", "state": "absent"}]}
 
 
+def with_bridge(bridge: str, ports: Sequence[Mapping[str, Any]], datapath: str = "") -> dict[str, Any]:
+    """An OVS bridge that is to be there with these ports and no other, but for OVN's patch ports (H24)."""
+    held: dict[str, Any] = {"allow-extra-patch-ports": True, "port": [dict(port) for port in ports]}
+    if datapath:
+        held["options"] = {"datapath": datapath}
+    return {"interfaces": [{"name": bridge, "type": "ovs-bridge", "state": "up", "bridge": held}]}
+
+
+def with_mtu(types: Mapping[str, str], mtus: Mapping[str, int]) -> dict[str, Any]:
+    """NICs with an MTU each, all else of them as it is; `types` are nmstate's words for what they are."""
+    return {
+        "interfaces": [
+            {"name": nic, "type": types[nic], "state": "up", "mtu": mtu} for nic, mtu in sorted(mtus.items())
+        ]
+    }
+
+
 def union(first: Document, second: Document) -> dict[str, Any]:
     """Both documents in one; where they speak of the same thing, the second one's word."""
     whole: dict[str, Any] = {}
@@ -161,8 +178,10 @@ def in_words(document: Document) -> str:
     parts = [f"map {localnet} to {bridge}" for localnet, bridge in mapped_pairs(document).items()]
     parts += [f"unmap {e.get('localnet')}" for e in _mappings(document) if e.get("state") == "absent"]
     parts += [f"{name} absent" for name in removed_bridges(document)]
-    up = [str(i.get("name")) for i in _interfaces(document) if i.get("state", "up") == "up"]
-    parts += [f"{', '.join(up)} up"] if up else []
+    up = [i for i in _interfaces(document) if i.get("state", "up") == "up"]
+    parts += [f"MTU {i['mtu']} on {i.get('name')}" for i in up if "mtu" in i]
+    rest = [str(i.get("name")) for i in up if "mtu" not in i]
+    parts += [f"{', '.join(rest)} up"] if rest else []
     return ", ".join(parts) or "nothing"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from plans.facts import Facts
+from plans.facts import Facts, Known
 
 NM_MARK = "NM.connection.uuid"
 """The external_ids key that NetworkManager writes on each row it makes."""
@@ -24,6 +24,12 @@ def made_by_network_manager(facts: Facts, node: str, bridge: str) -> bool:
     view = facts.value(f"node/{node}/ovs")
     row = (view or {"bridges": {}})["bridges"].get(bridge)
     return bool(row and row["external_ids"].get(NM_MARK))
+
+
+def nmstate_acts(facts: Facts, node: str) -> bool:
+    """Whether nmstate is served and its handler reports from a node, so that it could make something there."""
+    handler = facts.get(f"node/{node}/nmstate/version")
+    return isinstance(facts.get("cluster/nmstate"), Known) and isinstance(handler, Known)
 
 
 def version(text: str) -> tuple[int, ...]:

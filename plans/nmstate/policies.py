@@ -15,9 +15,9 @@ from typing import Any
 from plans.actions import Done, Perform, Stop
 from plans.checks import Check
 from plans.desired import VMNetwork
-from plans.facts import ABSENT, Absent, Facts, Known, Later
+from plans.facts import ABSENT, Absent, Facts, Known, Later, Unknown
 from plans.nmstate import documents
-from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Patch, Wait
+from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Patch, Record, Wait
 
 POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
 ENACTMENT = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
@@ -41,6 +41,9 @@ REAPPLY_SETTLE = 1.0
 
 EDIT_DEADLINE = 200.0
 """Seconds for a policy in progress to come to an end: until then the API server refuses edits of its spec."""
+
+EDITS = 3
+"""How often a policy is written in one step before it is taken that somebody else edits it."""
 
 IN_PROGRESS = "is still in progress"
 """What the admission rule says of an edit that comes too early (H39)."""
@@ -80,9 +83,15 @@ def mapping_name(network: VMNetwork) -> str:
     return short(f"{shared_name(network)}-mapping")
 
 
-def final_document(network: VMNetwork) -> dict[str, Any]:
-    """What holds of a network for good: where the localnet rides, and what is no more."""
+def final_document(network: VMNetwork, with_bridge: bool = True) -> dict[str, Any]:
+    """What holds of a network for good: where the localnet rides, what was made for it, and what is no more.
+
+    Without `with_bridge` a bridge that is made is left as it is on each node.
+    """
     mapped = documents.mapped(network.name, network.bridge)
+    if network.ports and with_bridge and not is_labelled(network):
+        made = documents.with_bridge(network.bridge, [{"name": port} for port in network.ports])
+        mapped = documents.union(made, mapped)
     old = network.replaced_bridge
     return documents.union(mapped, documents.without_bridge(old)) if old else mapped
 
@@ -348,6 +357,34 @@ def not_editable(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform |
             f"policy {name} does not come to an end: its spec can't be edited while it is in progress"
         )
     return Perform((await_editable("editable", name),))
+
+
+def enforced(args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes) -> Perform | Stop | None:
+    """The policy of a step brought into force and awaited; None when nmstate says that it is enacted.
+
+    `changes` is what its enactment is believed to change on the node.
+    """
+    node, name = args["node"], args["policy"]
+    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    wait = await_enactment("enacted", node, name, changes, SEEN_DEADLINE + APPLY_DEADLINE)
+    if in_force(args, facts):
+        found, begun = state(facts, node, name), max(1, done.attempts.get("policy", 0))
+        if found == "available":
+            return None
+        if found in OVER[1:] or done.attempts.get("enacted", 0) >= begun:
+            return Stop(failure(facts, node, name))
+        return Perform((wait,))
+    if (editable := not_editable(args, facts, done)) is not None:
+        return editable
+    if "before" not in done.outcomes:
+        views = (f"ovs:{node}",)
+        return Perform((Record(label="before", title=f"record the switch of {node}", views=views),))
+    if done.attempts.get("policy", 0) >= EDITS:
+        return Stop(
+            f"policy {name} was changed {EDITS} times after it was applied: somebody else edits it", moved=True
+        )
+    return Perform((enforce_op("policy", args, facts), wait))
 
 
 def await_editable(label: str, name: str) -> Wait:

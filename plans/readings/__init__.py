@@ -3,7 +3,7 @@
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`,
-`answers:<node>:<bridge>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`answers:<node>:<bridge>`, `nics:<node>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -122,6 +122,10 @@ def reading(view: str, now: float) -> Reading:
         case "nmstate-versions", []:
             return Reading(
                 nmstate.STATE_REQUESTS, nmstate.parse_states, cluster.unknown("cluster/nmstate-nodes")
+            )
+        case "nics", [n]:
+            return Reading(
+                nmstate.nic_requests(n), lambda r: nmstate.parse_nics(n, r), cluster.unknown(f"node/{n}/nics")
             )
         case "ovs", [n]:
             return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r, now), node.unknown(n, "ovs"))
@@ -260,7 +264,7 @@ def view_of(path: str) -> str:
             return f"canaries:{n}"
         case ["node", n, "answers", bridge]:
             return f"answers:{n}:{bridge}"
-        case ["node", n, ("ovs" | "ovn" | "dp") as part, *_]:
+        case ["node", n, ("nics" | "ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
         case ["node", n, "fdb", bridge, *_]:
             return f"fdb:{n}:{bridge}"

@@ -15,6 +15,7 @@ from plans.nmstate.policies import ENACTMENT, FIELD_MANAGER, OURS, POLICY, STATE
 from plans.ops import ListRequest
 
 MESSAGE_LIMIT = 300
+NO_NICS = ("ovs-bridge", "ovs-interface", "loopback")
 
 _POLICY_KEEP = ("metadata", "spec", "status.conditions")
 _ENACTMENT_KEEP = ("metadata.name", "metadata.labels", "status.conditions", "status.policyGeneration")
@@ -105,6 +106,29 @@ def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
             facts[f"node/{item['metadata']['name']}/nmstate/version"] = Known(str(text).rpartition(" ")[2])
     facts["cluster/nmstate-nodes"] = Known(sorted(path.split("/")[1] for path in facts))
     return facts
+
+
+def nic_requests(node: str) -> tuple[ListRequest]:
+    """What nmstate sees of one node's interfaces."""
+    keep = ("metadata.name", "status.currentState.interfaces")
+    return (ListRequest(*STATE, keep=keep, optional=True, fields=(("metadata.name", node),)),)
+
+
+def parse_nics(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/nics`: name → type and MTU of each NIC that nmstate lists; Absent where it reports nothing of the node.
+
+    What Open vSwitch makes itself is no NIC, and neither is the loopback.
+    """
+    for item in replies[0] or ():
+        interfaces = item.get("status", {}).get("currentState", {}).get("interfaces")
+        if interfaces is not None:
+            nics = {
+                str(i["name"]): {"type": i.get("type", ""), "mtu": i.get("mtu")}
+                for i in interfaces
+                if i.get("type") not in NO_NICS
+            }
+            return {f"node/{node}/nics": Known(nics)}
+    return {f"node/{node}/nics": ABSENT}
 
 
 def _policy(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.ports import Create, MergePatch, Ref
-from providers.twin import forwarding, kubelet, networkmanager, ovs_view, versions
+from providers.twin import cards, forwarding, kubelet, networkmanager, ovs_view, versions
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
 from providers.twin.launchers import NODE_NAME, VM_NAME, launcher
@@ -169,6 +169,8 @@ def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
     store.put(f"nics|{node.name}", dict(node.nics))
     if not node.reachable:
         store.put(f"unreachable|{node.name}", True)
+    if node.cards:
+        host.keep(cards.MEMORY, node.name, {name: dict(card) for name, card in node.cards.items()})
     host.keep(versions.OVN, node.name, {"ovn": node.ovn})
     if node.nmstate is not None:
         host.keep(versions.NMSTATE, node.name, {"nmstate": node.nmstate})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from providers.twin import nmstate, nmstate_documents, nmstate_state, versions
+from providers.twin import cards, nmstate, nmstate_documents, nmstate_state, versions
 from providers.twin.nm_profiles import PortProfile, Profiles, from_json, to_json
 from providers.twin.nm_rows import Operations, attach, detach, release, update
 from providers.twin.nmstate_documents import NmstateError
@@ -137,11 +137,18 @@ class _Node:
             self.memory["lost"] = None
             self.attach(self.comes_by_itself)
 
+    def set_mtus(self, desired: nmstate_documents.Desired) -> None:
+        for interface in desired.interfaces:
+            if interface.mtu is not None and interface.state == "up":
+                cards.ask(self.stage, self.name, interface.name, interface.mtu)
+                self.stage.remind("vswitchd", self.name, self.now)
+
     def open_checkpoint(self, timeout: float) -> None:
         self.memory["checkpoints"] += 1
         self.memory["checkpoint"] = {
             "number": self.memory["checkpoints"],
             "bridges": self.memory["bridges"],
+            "cards": self.stage.recall(cards.MEMORY, self.name),
             "ends": self.now + timeout,
         }
 
@@ -154,6 +161,9 @@ class _Node:
         """Restore the checkpoint's profiles: what changed goes out now and comes in again `REACTIVATE` later."""
         before, after = self.profiles, from_json(self.memory["checkpoint"]["bridges"])
         self.transact(detach(self.rows(), before, after, again=True))
+        if (kept := self.memory["checkpoint"]["cards"]) != self.stage.recall(cards.MEMORY, self.name):
+            self.stage.keep(cards.MEMORY, self.name, kept)
+            self.stage.remind("vswitchd", self.name, self.now)
         self.memory |= {
             "undone": {"until": self.now + REACTIVATE, "bridges": self.memory["bridges"]},
             "bridges": self.memory["checkpoint"]["bridges"],
@@ -246,6 +256,7 @@ class _Node:
             self.roll_back()
             raise NmstateError(job["refusal"])
         self.become(from_json(job["profiles"]), self.can_come)
+        self.set_mtus(nmstate_documents.parse(job["document"]))
         return self.then(job, "write", self.now + WRITE - ACTIVATE)
 
     def do_write(self, unit: str, job: Job) -> bool:

@@ -58,7 +58,7 @@ def intend(
     desired: Desired, rows: Rows, shown: State, profiles: Profiles, version: str, mint: Mint
 ) -> Intent:
     """Merge and check. Raises NmstateError when nmstate refuses before it has touched anything."""
-    _check_cards(desired, rows.nics)
+    _check_cards(desired, rows)
     if versions.checks_mapped_bridge(version):
         _check_mapped(desired, shown)
     after = dict(profiles)
@@ -75,12 +75,18 @@ def intend(
     return Intent(after, tuple(_root(desired, rows, version)), _refusal(desired, after))
 
 
-def _check_cards(desired: Desired, nics: Mapping[str, str]) -> None:
+def _check_cards(desired: Desired, rows: Rows) -> None:
+    nics = rows.nics
     for interface in desired.interfaces:
         if interface.state in ("down", "unknown"):
             raise _unknown(f"no interface whose state is {interface.state}")
         if interface.state == "up" and interface.type in (*_CARDS, "") and interface.name not in nics:
             raise invalid(f"Ethernet interface {interface.name} does not exists")
+        most = rows.most_mtus.get(interface.name)
+        if interface.mtu is not None and most is not None and interface.mtu > most:
+            raise invalid(
+                f"Desired MTU {interface.mtu} for interface {interface.name} bigger than maximum allowed MTU {most}"
+            )
         if interface.type not in (*_CARDS, BRIDGE, INTERFACE, "loopback", ""):
             raise _unknown(f"no interfaces of type {interface.type}")
         if interface.state == "absent" and interface.type != BRIDGE and interface.name in nics:
@@ -329,6 +335,8 @@ def verify(desired: Desired, shown: State) -> None:
             raise verification(
                 f"Verification failure: {interface.name}.interface desire found, current missing"
             )
+        if interface.mtu is not None and found[0].get("mtu") != interface.mtu:
+            raise _failure(f"{interface.name}.interface.mtu", interface.mtu, found[0].get("mtu"))
         if interface.ports is not None:
             _verify_ports(interface, found, shown)
         if interface.peer is not None and found[0].get("patch", {}).get("peer") != interface.peer:

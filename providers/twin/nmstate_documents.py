@@ -87,6 +87,7 @@ class Interface:
     peer: str | None
     external_ids: Mapping[str, str] | None
     other_config: Mapping[str, str] | None
+    mtu: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,7 @@ def _interface(item: Any) -> Interface:
         None if patch is None else _text(_fields(patch, where, ("peer",)), "peer", where),
         ids,
         config,
+        None if item.get("mtu") is None else _whole(item["mtu"], where),
     )
 
 

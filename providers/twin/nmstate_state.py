@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from providers.twin import ovs_view
+from providers.twin import cards, ovs_view
 from providers.twin.networks import IFACE_ID
 from providers.twin.nm_profiles import INTERNAL, OWNER, PATCH
 from providers.twin.nmstate_documents import BRIDGE, ETHERNET, INTERFACE, MAPPINGS, invalid
@@ -30,6 +30,8 @@ class Rows:
     other_config: Mapping[str, str]
     bridges: Mapping[str, Bridge]
     nics: Mapping[str, str]
+    mtus: Mapping[str, int]
+    most_mtus: Mapping[str, int]
 
     def holder(self, port: str) -> str | None:
         """The bridge that holds the port of that name."""
@@ -74,7 +76,8 @@ def read(stage: Stage, node: str) -> Rows:
         found[row["name"]] = Bridge(row["_uuid"][1], row, {p["name"]: _port(p, by_interface) for p in held})
     root = roots[0]
     ids, config = (ovs_view.pairs(root[name]) for name in ("external_ids", "other_config"))
-    return Rows(node, ids, config, found, dict(stage.nics(node)))
+    mtus, most = cards.mtus(stage, node), cards.most(stage, node)
+    return Rows(node, ids, config, found, dict(stage.nics(node)), mtus, most)
 
 
 def _port(row: Mapping[str, Any], interfaces: Mapping[str, Mapping[str, Any]]) -> Port:
@@ -139,7 +142,9 @@ def _card(rows: Rows, name: str) -> dict[str, Any]:
     holder = next(
         (b for b, bridge in rows.bridges.items() for p in bridge.ports.values() if name in _names(p)), None
     )
-    state = {"name": name, "type": ETHERNET, "state": "up" if rows.nics[name] == "up" else "down"}
+    state: dict[str, Any] = {"name": name, "type": ETHERNET, "state": "up" if rows.nics[name] == "up" else "down"}
+    if name in rows.mtus:
+        state |= {"mtu": rows.mtus[name], "max-mtu": rows.most_mtus[name]}
     return {**state, "controller": holder} if holder else state
 
 

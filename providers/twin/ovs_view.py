@@ -24,7 +24,7 @@ _COLUMNS = {
     "Port": ["_uuid", "name", "interfaces", "tag", "external_ids"],
     "Interface": [
         "_uuid", "name", "type", "options", "ofport", "ofport_request", "error", "link_state", "mac_in_use",
-        "external_ids",
+        "external_ids", "mtu", "mtu_request",
     ],
 }  # fmt: skip
 _READ = [
@@ -44,6 +44,8 @@ class Iface:
     link_state: str | None
     mac_in_use: str | None
     external_ids: Mapping[str, str]
+    mtu: int | None
+    mtu_request: int | None
 
     @property
     def healthy(self) -> bool:
@@ -110,6 +112,8 @@ def _iface(row: Mapping[str, Any]) -> Iface:
         optional(row["link_state"]),
         optional(row["mac_in_use"]),
         pairs(row["external_ids"]),
+        optional(row["mtu"]),
+        optional(row["mtu_request"]),
     )
 
 

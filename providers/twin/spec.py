@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,6 +75,7 @@ class NodeSpec:
     ovn: str
     ovn_started: float
     nmstate: str | None = None
+    cards: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,11 +403,8 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
         return _or_default(fields, field, item)
 
     nmstate = one("nmstate").nmstate()
-    nics = both("nics")
-    for nic, link in nics.items():
-        if link not in ("up", "down"):
-            raise WorldError(f"expected up or down, found {link!r}", (*one("nics").path, nic))
-        _check_interface_name(nic, (*one("nics").path, nic))
+    levels = (level["nics"].mapping() for level in (defaults, own) if "nics" in level)
+    nics, cards = _read_nics({nic: given for level in levels for nic, given in level.items()})
     return NodeSpec(
         name,
         {**both("labels"), "kubernetes.io/hostname": name},
@@ -420,7 +418,25 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
         one("ovn").ovn(),
         one("ovnStarted").number(),
         nmstate,
+        cards,
     )
+
+
+def _read_nics(given: Mapping[str, _Field]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """The link of each card, and what is said of its MTU: `up`, or `{link: up, mtu: 1500, most: 9000}`."""
+    links: dict[str, str] = {}
+    cards: dict[str, dict[str, int]] = {}
+    for nic, field_of in given.items():
+        _check_interface_name(nic, field_of.path)
+        link = field_of.value
+        if isinstance(link, Mapping):
+            fields = field_of.mapping(("link", "mtu", "most"))
+            cards[nic] = {name: fields[name].integer(68, 65535) for name in ("mtu", "most") if name in fields}
+            link = fields["link"].text() if "link" in fields else "up"
+        if link not in ("up", "down"):
+            raise WorldError(f"expected up or down, found {link!r}", field_of.path)
+        links[nic] = link
+    return links, cards
 
 
 def _check_interface_name(name: str, path: Path) -> None:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from providers.twin import ovs_view, versions
+from providers.twin import cards, ovs_view, versions
 from providers.twin.networks import IFACE_ID
 from providers.twin.ovs_view import CALL, DATABASE, Bridge, Iface, View
 from providers.twin.stage import Change, Settings, Stage
@@ -160,6 +160,9 @@ def _result(
     if link != iface.link_state and iface.type != "patch":
         state = ["set", []] if link is None else link
         row |= {"link_state": state, "admin_state": state if link is None else "up"}
+    mtu = _mtu(stage, node, iface)
+    if mtu is not None and mtu != iface.mtu:
+        row["mtu"] = mtu
     if iface.mac_in_use is None and error is None:
         row["mac_in_use"] = _mac(node, iface.name)
     return row
@@ -170,6 +173,17 @@ def _link(stage: Stage, node: str, iface: Iface) -> str | None:
     if iface.type in ("internal", "patch") or IFACE_ID in iface.external_ids:
         return "up"
     return stage.nics(node).get(iface.name)
+
+
+def _mtu(stage: Stage, node: str, iface: Iface) -> int | None:
+    """The MTU of the card behind an interface, after asking it for what is wanted; None when it isn't known."""
+    if iface.type in ("internal", "patch") or iface.name not in stage.nics(node):
+        return None
+    have = cards.mtus(stage, node).get(iface.name)
+    if iface.mtu_request is None or iface.mtu_request == have:
+        return have
+    cards.ask(stage, node, iface.name, iface.mtu_request)
+    return cards.mtus(stage, node).get(iface.name)
 
 
 def _peer_error(view: View, bridge: Bridge, iface: Iface, blamed: set[str]) -> str | None:
