@@ -20,7 +20,10 @@ CORDONED_BY = "ovsplan.io/cordoned-by"
 
 @dataclass(slots=True)
 class Replay:
-    """The mappings of every node, and the nodes that each run of ours holds cordoned, as of call `seq`."""
+    """The mappings of every node, and the nodes that each run of ours holds cordoned, as of call `seq`.
+
+    A write that was only rehearsed ends in no brace.
+    """
 
     mappings: dict[str, dict[str, str]]
     held: dict[str, str] = field(default_factory=dict)
@@ -32,7 +35,12 @@ class Replay:
         for call in log[self.seq :]:
             if is_done(call) and call.verb == "transact":
                 self._transact(call)
-            elif is_done(call) and call.verb == "patch" and call.text.startswith("Node "):
+            elif (
+                is_done(call)
+                and call.verb == "patch"
+                and call.text.startswith("Node ")
+                and call.text[-1] == "}"
+            ):
                 self._patch(call)
         self.seq = len(log)
 
