@@ -89,7 +89,7 @@ def progress(plan: Plan, steps: Mapping[str, StepState]) -> list[NodeProgress]:
 
 def proof_word(actions: list[Action], steps: Mapping[str, StepState]) -> str:
     """`proven`, `not proven`, or why it can't be told."""
-    proofs = [a for a in actions if a.id.endswith("/prove")]
+    proofs = [a for a in actions if a.id.endswith(("/prove", "/canary"))]
     if any(steps.get(a.id, WAITING).proven for a in proofs):
         return "proven"
     notes = [steps[a.id].note for a in proofs if a.id in steps and steps[a.id].note]

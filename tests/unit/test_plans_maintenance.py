@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.planning import COLD, declared, make_world, planned
 from support.switches import LSP, OUTER
 
 from plans import ovs
 from plans.actions import Done, Finished, Next, Perform, Routine, Stop, find_routine
+from plans.document import Plan
 from plans.facts import ABSENT, Fact, Facts, Known, Unknown
+from plans.maintenance.evictions import AGAIN_AFTER, TRIES
 from plans.maintenance.migrations import AT_ONCE, ATTEMPTS, migration_name
 from plans.maintenance.proof import LOOKS
 from plans.ops import AnyOp, Create, Patch, Record, Wait
+from plans.readings import reading
+from plans.readings.cluster import VMI
+from providers.ports import MergePatch, Ref
 
 RUN = "run-1"
 W = {"node": "w"}
@@ -318,3 +325,253 @@ def test_a_verification_that_misses_waits_and_then_stops_with_both_values() -> N
     upcoming = ask("verify@1", facts(), args, outcomes={wait.label: "timed-out"})
     assert upcoming == Stop("expected: node/w/unschedulable is yes; found: no (why)")
     assert isinstance(ask("verify@1", facts(node__w__unschedulable=Known(True)), args), Finished)
+
+
+# Restarts: a VM leaves by being stopped, and started elsewhere.
+
+RESTART = {**EVACUATE, "restarting": ["default/a"], "late": []}
+ALONE = {"node__w__vms": Known(["default/a"])}
+
+
+def machine(**more: Fact) -> dict[str, Fact]:
+    """The VirtualMachine of `default/a`, which runs as `Manual`."""
+    base: dict[str, Fact] = {
+        "": Known({"uid": "u", "keeper": ""}),
+        "/run": Known("Manual"),
+        "/field": Known("runStrategy"),
+        "/recorded": ABSENT,
+        "/instance": Known("Running"),
+        "/ready": Known(True),
+        "/version": Known("9"),
+    }
+    return {f"machine/default/a{path}": fact for path, fact in {**base, **more}.items()}
+
+
+def restarts(where: Fact, **done: Any) -> Any:
+    def ask_with(**more: Fact) -> Next:
+        changed = {f"/{name}": fact for name, fact in more.items()}
+        world = facts(**ALONE, vm__default__a__node=where).with_changes(machine(**changed).items())
+        if where != Known("w"):
+            world = world.with_changes([("node/w/vms", Known([]))])
+        return ask("evacuate@1", world, RESTART, **done)
+
+    return ask_with
+
+
+def test_a_vm_is_stopped_and_what_it_had_is_noted_on_it_in_the_same_patch() -> None:
+    (patch,) = ops(restarts(Known("w"))())
+    assert isinstance(patch, Patch) and patch.resource_version == "9"
+    assert patch.patch == {
+        "metadata": {"annotations": {"ovsplan.io/run-strategy": "runStrategy=Manual"}},
+        "spec": {"runStrategy": "Halted"},
+    }
+
+
+NOTED: dict[str, Fact] = {"recorded": Known("runStrategy=Manual"), "run": Known("Halted")}
+
+
+def test_a_stopped_vm_is_started_only_once_its_guest_is_gone() -> None:
+    (wait,) = ops(restarts(Known("w"))(**NOTED))
+    assert isinstance(wait, Wait) and [c.path for c in wait.checks] == ["machine/default/a/instance"]
+    (start,) = ops(restarts(ABSENT)(**NOTED, instance=ABSENT))
+    assert isinstance(start, Patch) and start.patch == {"spec": {"runStrategy": "Always"}}
+
+
+def test_a_started_vm_is_awaited_up_before_its_strategy_is_given_back() -> None:
+    started = {**NOTED, "run": Known("Always")}
+    (wait,) = ops(restarts(Known("x"))(**started, ready=Known(False)))
+    assert isinstance(wait, Wait) and wait.title == "default/a up on another node"
+    (restore,) = ops(restarts(Known("x"))(**started))
+    assert isinstance(restore, Patch) and restore.patch == {
+        "metadata": {"annotations": {"ovsplan.io/run-strategy": None}},
+        "spec": {"runStrategy": "Manual"},
+    }
+
+
+def test_a_vm_of_the_old_field_is_never_given_the_other_one() -> None:
+    (patch,) = ops(restarts(Known("w"))(run=Known("Always"), field=Known("running")))
+    assert isinstance(patch, Patch) and patch.patch["spec"] == {"running": False}
+
+
+def test_a_vm_that_is_up_elsewhere_as_it_was_is_done() -> None:
+    upcoming = restarts(Known("x"), outcomes={"stop:default/a": "done"})()
+    assert upcoming == Finished("restarted elsewhere: default/a")
+
+
+def test_a_vm_that_somebody_started_again_on_the_node_stops_the_line() -> None:
+    upcoming = restarts(Known("w"))(recorded=Known("runStrategy=Manual"), run=Known("Always"))
+    assert isinstance(upcoming, Stop) and upcoming.moved and "started on w by somebody else" in upcoming.why
+
+
+def test_a_vmi_without_a_virtual_machine_is_not_touched() -> None:
+    world = facts(**ALONE).with_changes([("machine/default/a", ABSENT), ("machine/default/a/*", ABSENT)])
+    upcoming = ask("evacuate@1", world, RESTART)
+    assert isinstance(upcoming, Stop) and "nobody would start it again (H14)" in upcoming.why
+
+
+def test_after_a_failure_a_stopped_vm_is_started_wherever_it_may_run() -> None:
+    world = facts(**ALONE, vm__default__a__node=ABSENT).with_changes(
+        machine(
+            **{"/recorded": Known("runStrategy=Manual"), "/run": Known("Halted"), "/instance": ABSENT}
+        ).items()
+    )
+    (start,) = ops(ask("evacuate@1", world, RESTART, rescue=True))
+    assert isinstance(start, Patch) and start.patch["spec"] == {"runStrategy": "Always"}
+
+
+def test_a_restarted_vm_that_cannot_come_back_stays_and_is_told() -> None:
+    blocked = {"uid": "u", "macs": [], "migratable": "DisksNotLiveMigratable", "memory": 1}
+    world = facts(vm__default__a=Known(blocked), vm__default__a__node=Known("x"))
+    upcoming = ask("return@1", world, {**BACK, "restarted": ["default/a"]})
+    assert upcoming == Finished("1 VM(s) back on w; default/a cannot live-migrate and stays on x")
+
+
+# Where they go.
+
+
+def test_as_many_leave_at_once_as_the_plan_says() -> None:
+    assert len(ops(ask("evacuate@1", facts(), {**EVACUATE, "at_once": 3}))) == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "why"), [("node/x/unschedulable", "x is cordoned"), ("node/x/ready", "x is not Ready")]
+)
+def test_nowhere_to_go_is_said_at_once_in_one_sentence(state: str, why: str) -> None:
+    world = facts().with_changes([(state, Known(state.endswith("unschedulable")))])
+    upcoming = ask("evacuate@1", world, EVACUATE)
+    assert upcoming == Stop(f"default/a has nowhere to go: no other node takes VMs now ({why})")
+
+
+def read(view: str, *replies: Any) -> Facts:
+    return Facts(dict(reading(view, 0.0).facts(replies)))
+
+
+@pytest.mark.parametrize(
+    ("migrations", "expected"),
+    [
+        ({}, {"node": 2, "cluster": 5, "network": ""}),
+        ({"parallelOutboundMigrationsPerNode": 4}, {"node": 4, "cluster": 5, "network": ""}),
+        ({"network": "fast"}, {"node": 2, "cluster": 5, "network": "cnv/fast"}),
+    ],
+)
+def test_the_limits_are_kubevirts_own(migrations: Any, expected: Any) -> None:
+    kubevirt = {
+        "metadata": {"name": "kv", "namespace": "cnv"},
+        "spec": {"configuration": {"migrations": migrations}},
+    }
+    assert read("migration-limits", [kubevirt]).value("cluster/migration-limits") == expected
+
+
+def test_a_pool_that_is_being_updated_is_seen_and_no_pools_are_none() -> None:
+    def pool(name: str, status: str) -> Any:
+        return {
+            "metadata": {"name": name},
+            "status": {"conditions": [{"type": "Updating", "status": status}]},
+        }
+
+    seen = read("rollouts", [pool("master", "False"), pool("worker", "True")], None)
+    assert seen.value("cluster/rollouts") == ["MachineConfigPool worker"]
+    assert read("rollouts", None, None).value("cluster/rollouts") == []
+
+
+def pod(name: str, owner: str = "ReplicaSet", **more: Any) -> Any:
+    owners = [{"kind": owner, "name": "o", "controller": True}] if owner else []
+    metadata = {"name": name, "namespace": "shop", "uid": f"uid-{name}", "ownerReferences": owners}
+    return {
+        "metadata": {**metadata, **more.get("metadata", {})},
+        "spec": {"nodeName": "w", **more.get("spec", {})},
+        "status": {"phase": more.get("phase", "Running")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "way"),
+    [
+        (pod("a"), "evict"),
+        (pod("a", "DaemonSet"), "skip"),
+        (pod("a", metadata={"annotations": {"kubernetes.io/config.mirror": "x"}}), "skip"),
+        (pod("a", "", phase="Succeeded"), "skip"),
+        (pod("a", "VirtualMachineInstance", metadata={"labels": {"kubevirt.io": "virt-launcher"}}), "skip"),
+        (pod("a", metadata={"labels": {"kubevirt.io": "hotplug-disk"}}), "skip"),
+        (pod("a", ""), "block"),
+        (pod("a", spec={"volumes": [{"emptyDir": {}}]}), "block"),
+    ],
+)
+def test_a_pod_is_evicted_when_a_drain_without_force_would(found: Any, way: str) -> None:
+    ((only,),) = [read("pods:w", [found]).value("node/w/pods")]
+    assert only["way"] == way and bool(only["why"]) == (way != "evict")
+
+
+def test_a_pod_that_only_force_would_move_stops_the_line_by_its_name() -> None:
+    upcoming = ask("evict@1", read("pods:w", [pod("alone", "")]))
+    assert isinstance(upcoming, Stop) and "shop/alone (nobody would make it again)" in upcoming.why
+
+
+def test_an_eviction_is_of_that_very_pod_and_asked_again_when_it_was_put_off() -> None:
+    world = read("pods:w", [pod("a")])
+    (first,) = ops(ask("evict@1", world))
+    assert isinstance(first, Create) and first.subresource == "eviction"
+    assert first.body["deleteOptions"] == {"preconditions": {"uid": "uid-a"}}
+    (pause,) = ops(ask("evict@1", world, outcomes={first.label: "busy"}, attempts={first.label: 1}))
+    assert isinstance(pause, Wait) and pause.deadline == AGAIN_AFTER
+    put_off = {first.label: "busy", pause.label: "timed-out"}
+    (again,) = ops(ask("evict@1", world, outcomes=put_off, attempts={first.label: 1}))
+    assert again == first
+    results = {first.label: {"why": "the budget web says no"}}
+    upcoming = ask("evict@1", world, outcomes=put_off, attempts={first.label: TRIES}, results=results)
+    assert isinstance(upcoming, Stop) and upcoming.why.endswith("the budget web says no")
+
+
+# What is dangerous about it.
+
+
+def planned_with(tmp_path: Path, write: MergePatch, spec: Any = None) -> Plan:
+    with make_world(tmp_path / "world", spec) as world:
+        world.edit().cluster.write(write)
+        return planned(world, declared(COLD))
+
+
+def test_a_vm_that_fits_no_other_node_blocks_with_the_label(tmp_path: Path) -> None:
+    vmi = Ref(VMI[0], VMI[1], "web-1", "default")
+    plan = planned_with(tmp_path, MergePatch(vmi, {"spec": {"nodeSelector": {"disk": "ssd"}}}))
+    (found,) = [f for f in plan.findings if f.id == "H14"]
+    assert found.blocks and found.node == "worker-01"
+    assert found.message == (
+        "default/web-1 on worker-01 cannot run on any other node: its nodeSelector asks for disk=ssd"
+    )
+
+
+def test_a_node_affinity_is_held_against_the_other_nodes(tmp_path: Path) -> None:
+    def term(operator: str) -> Any:
+        rule = {"key": "kubernetes.io/hostname", "operator": operator, "values": ["worker-01"]}
+        terms = {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+        return {
+            "spec": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+        }
+
+    vmi = Ref(VMI[0], VMI[1], "web-1", "default")
+    kept = planned_with(tmp_path / "in", MergePatch(vmi, term("In")))
+    assert [f.id for f in kept.findings] == ["H14"]
+    free = planned_with(tmp_path / "not-in", MergePatch(vmi, term("NotIn")))
+    assert not free.findings
+
+
+def test_migrations_over_the_network_that_moves_block(tmp_path: Path) -> None:
+    network = {"spec": {"configuration": {"migrations": {"network": "vlan224"}}}}
+    with make_world(tmp_path / "world") as world:
+        (kubevirt,) = world.cluster.list("kubevirt.io/v1", "KubeVirt").items
+    name, space = kubevirt["metadata"]["name"], kubevirt["metadata"]["namespace"]
+    network["spec"]["configuration"]["migrations"]["network"] = "default/vlan224"
+    plan = planned_with(
+        tmp_path / "moved", MergePatch(Ref("kubevirt.io/v1", "KubeVirt", name, space), network)
+    )
+    (found,) = [f for f in plan.findings if f.id == "H12"]
+    assert found.blocks and "over default/vlan224, which is on localnet vmnet" in found.message
+
+
+def test_room_on_a_node_that_leaves_vms_in_the_dark_is_not_counted(tmp_path: Path) -> None:
+    spec = {"nodes": {"worker-02": {"mappings": "physnet:br-ex"}}}
+    with make_world(tmp_path / "world", spec) as world:
+        plan = planned(world, declared(COLD), only=["worker-01"])
+    (found,) = [f for f in plan.findings if f.id == "H14"]
+    assert "worker-02 not counted: it has no mapping for vmnet" in found.message
