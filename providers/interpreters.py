@@ -23,7 +23,7 @@ from plans.ops import (
     SelectRequest,
     Transact,
 )
-from plans.readings import AnyRequest, NoReply, Reply
+from plans.readings import AnyRequest, NoReply, Reply, not_served
 from providers import ports
 
 DATABASE = "Open_vSwitch"
@@ -160,7 +160,7 @@ class Interpreter:
         except ports.NotServed:
             if request.optional:
                 return None
-            raise
+            return not_served(request.api, request.kind)
         self._seen[request] = listing.resource_version
         return list(listing.items)
 

@@ -29,6 +29,22 @@ class NoReply:
 Reply = Json | NoReply
 
 
+_BROUGHT_BY = {
+    "nmstate.io": "the Kubernetes NMState Operator",
+    "kubevirt.io": "OpenShift Virtualization",
+    "k8s.cni.cncf.io": "Multus, a part of OpenShift's own network operator",
+    "metallb.io": "the MetalLB Operator",
+    "k8s.ovn.org": "OVN-Kubernetes",
+}
+
+
+def not_served(api: str, kind: str) -> NoReply:
+    """That the cluster has no such API, and who would bring it."""
+    operator = _BROUGHT_BY.get(api.partition("/")[0])
+    brought = f": {operator} brings it, and is not installed, or too old" if operator else ""
+    return NoReply(f"the cluster serves no {kind} ({api}){brought}")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One view: what to ask, and what the answers mean."""

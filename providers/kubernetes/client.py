@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,6 +167,12 @@ class KubernetesCluster:
                     f"{request.resource_version})"
                 ) from refusal
             raise
+
+    def version(self) -> tuple[int, int]:
+        """The server's Kubernetes version: major and minor. Raises as any read."""
+        said = self._ask(Call("ask for the version", "GET", "/version"))
+        minor = re.match(r"\d*", str(said.get("minor", "")))
+        return int(said.get("major") or 0), int(minor[0] or 0) if minor else 0
 
     def _ask_for(self, api: str, kind: str, call: Callable[[Resource], Call]) -> dict[str, Any]:
         """Ask about a kind, where discovery says that it is."""

@@ -23,6 +23,9 @@ _CONNECTIONS = 32
 
 _ASK_WHO = Create(Ref("authentication.k8s.io/v1", "SelfSubjectReview", "who"), {})
 _SYSTEM = Ref("v1", "Namespace", "kube-system")
+OLDEST = (1, 27)
+"""The oldest Kubernetes that validates fields strictly without being asked to."""
+
 _FIRST_PATIENCE = 2.0
 """Seconds of patience with a server that has never answered yet: most often its address is wrong."""
 
@@ -39,6 +42,7 @@ def connect(context: str, kubeconfig: str | None = None) -> tuple[KubernetesClus
         with _told(place):
             namespace = cluster.get(_SYSTEM)
             user = _user(cluster, place)
+            _new_enough(cluster, place)
     except ConnectError:
         cluster.close()
         raise
@@ -86,6 +90,16 @@ def _logged() -> Iterator[list[str]]:
         yield said
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+def _new_enough(cluster: KubernetesCluster, place: Place) -> None:
+    """Before 1.27 a server drops the fields that it does not know, whatever it is asked: a write would be half done."""
+    have = cluster.version()
+    if have < OLDEST:
+        raise ConnectError(
+            f"{_at(place)} runs Kubernetes {have[0]}.{have[1]}; ovsplan needs {OLDEST[0]}.{OLDEST[1]} (OpenShift 4.14) or "
+            "later, which refuse a field that they do not know. Update the cluster first."
+        )
 
 
 def _user(cluster: KubernetesCluster, place: Place) -> str:

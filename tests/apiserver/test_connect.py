@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import providers.kubernetes.connect
 from providers.kubernetes import ConnectError, connect
 
 from .server import ApiServer
@@ -217,3 +218,13 @@ def test_a_credential_plugin_that_fails_says_why(config: dict[str, Any], tmp_pat
     told = refused("admin", plugin(tmp_path, config, "echo 'no browser here' >&2; exit 3"))
     assert f"the credential plug-in `{tmp_path}/login` failed: " in told
     assert "no browser here" in told
+
+
+def test_a_cluster_that_is_too_old_is_told_what_it_takes(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers.kubernetes.connect, "OLDEST", (9, 9))
+    assert refused("admin", str(server.kubeconfig("admin"))) == (
+        f"the cluster of context 'admin' at {server.url} runs Kubernetes 1.36; ovsplan needs 9.9 (OpenShift 4.14) or later, "
+        "which refuse a field that they do not know. Update the cluster first."
+    )

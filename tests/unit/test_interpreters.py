@@ -166,7 +166,10 @@ def test_what_is_gone_already_counts_as_deleted() -> None:
 def test_a_list_of_an_optional_kind_is_null_where_nobody_serves_it() -> None:
     interpreter, _ = hands(ports.NotServed("no nmstate.io/v1"), ports.NotServed("no nmstate.io/v1"))
     assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind, optional=True)) is None
-    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind)) == NoReply("no nmstate.io/v1")
+    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind)) == NoReply(
+        "the cluster serves no NodeNetworkConfigurationPolicy (nmstate.io/v1): the Kubernetes NMState Operator brings it, "
+        "and is not installed, or too old"
+    )
 
 
 def test_a_create_that_finds_its_object_there_was_first_done_by_us() -> None:
