@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import providers.kubernetes.connect
 from providers.kubernetes import ConnectError, connect
 
 from .server import ApiServer
@@ -223,7 +223,7 @@ def test_a_credential_plugin_that_fails_says_why(config: dict[str, Any], tmp_pat
 def test_a_cluster_that_is_too_old_is_told_what_it_takes(
     server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(providers.kubernetes.connect, "OLDEST", (9, 9))
+    monkeypatch.setattr(sys.modules["providers.kubernetes.connect"], "OLDEST", (9, 9))
     assert refused("admin", str(server.kubeconfig("admin"))) == (
         f"the cluster of context 'admin' at {server.url} runs Kubernetes 1.36; ovsplan needs 9.9 (OpenShift 4.14) or later, "
         "which refuse a field that they do not know. Update the cluster first."
