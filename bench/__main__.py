@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import journal, outage, page, planning, start
+from bench import cluster, journal, outage, page, planning, policies, start
 from bench.results import CannotRun, as_text
 
 BENCHMARKS = {
     "start": start.measure,
     "journal": journal.measure,
     "planning": planning.measure,
+    "cluster": cluster.measure,
     "outage": outage.measure,
+    "policies": policies.measure,
 }
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from bench.results import Bar, Result
 from engine.observe import observe_for_plan
 from plans.document import Target, write
+from plans.nmstate.ownership import NM_MARK
 from plans.ops import AnyOp, CommandRequest, ListRequest, SelectRequest
 from plans.planner import make_plan
 from plans.readings import NoReply, Reply
@@ -33,14 +34,15 @@ _TWIN_SIZES = (10, 30, 100)
 _VMS = 5
 _STARTED = 1_768_000_000
 _WORKER = {"node-role.kubernetes.io/worker": ""}
-_DATAPATH = """\
+OVN_VERSION = "ovn-controller 23.03.1\n"
+DATAPATH = f"""\
 netdev@ovs-netdev: hit:1 missed:1
   br-int:
     br-int 65534/1: (tap)
-    {inner} 1/none: (patch: peer={outer})
+    {INNER} 1/none: (patch: peer={OUTER})
   br-vmdata:
     bond0 1/2: (system)
-    {outer} 2/none: (patch: peer={inner})
+    {OUTER} 2/none: (patch: peer={INNER})
 """
 
 
@@ -60,12 +62,12 @@ class Cluster:
             case ListRequest(kind=kind):
                 return self._objects(kind)
             case SelectRequest(tables=tables):
-                found = _switch()
+                found = switch()
                 return {table: found[table] for table in tables}
             case CommandRequest(argv=("ovs-appctl", "dpif/show")):
-                return _DATAPATH.format(inner=INNER, outer=OUTER)
+                return DATAPATH
             case CommandRequest(argv=("ovn-appctl", *_)):
-                return "ovn-controller 23.03.1\n"
+                return OVN_VERSION
         return NoReply(f"nobody answers {request}")
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
@@ -207,7 +209,8 @@ def _network() -> dict[str, Any]:
     return {"metadata": {"namespace": "default", "name": "vlan224"}, "spec": {"config": json.dumps(config)}}
 
 
-def _switch() -> dict[str, list[Any]]:
+def switch(owner: str = "") -> dict[str, list[Any]]:
+    """A node's database; `owner` is the profile of NetworkManager's that made its bridges."""
     tables = rows(
         {
             "br-int": {"br-int": [interface("br-int", "internal")], INNER: [patch(INNER, OUTER)]},
@@ -227,4 +230,6 @@ def _switch() -> dict[str, list[Any]]:
     for bridge in tables["Bridge"]:
         if bridge["name"] == "br-int":
             bridge["external_ids"] = ["map", [["ovn-startup-ts", str(_STARTED * 1000)]]]
+        elif owner:
+            bridge["external_ids"] = ["map", [[NM_MARK, owner]]]
     return tables

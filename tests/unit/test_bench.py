@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import defaultdict
 
 import pytest
 
+from bench import site
 from bench.__main__ import BENCHMARKS
 from bench.page import PAGE, written
 from bench.planning import plan_seconds
+from bench.policies import Lost
 from bench.results import Bar, Result, as_text, spread
 from tests.support.planning import COLD, HOT
 
@@ -57,3 +61,27 @@ def test_the_page_has_numbers_of_every_benchmark(name: str) -> None:
 @pytest.mark.parametrize("rollout", [HOT, COLD])
 def test_the_generated_cluster_can_be_planned_whole(rollout: str) -> None:
     assert plan_seconds(3, rollout) > 0
+
+
+def test_the_made_up_site_has_objects_as_long_as_real_ones_and_no_two_alike() -> None:
+    found = defaultdict(list)
+    for each in site.all_objects(nodes=3, vms_per_node=2):
+        found[each["kind"]].append(each)
+    least = {"Node": 3000, "VirtualMachineInstance": 2500, "NodeNetworkState": 20_000}
+    assert all(len(json.dumps(each)) > size for kind, size in least.items() for each in found[kind])
+    assert {kind: len(found[kind]) for kind in least} == {
+        "Node": 3,
+        "VirtualMachineInstance": 6,
+        "NodeNetworkState": 3,
+    }
+    macs = [each["status"]["interfaces"][1]["mac"] for each in found["VirtualMachineInstance"]]
+    assert len(set(macs)) == 6
+
+
+def test_nothing_lost_is_not_divided_by() -> None:
+    lost = Lost()
+    for way, ms in (("ovsplan", 12.0), ("script", 0.0), ("script", 8.0), ("script", 8.0)):
+        lost.add(way, "25.03", ms)
+    assert lost.ratio("ovsplan", "script", "25.03") == 1.5
+    lost.add("none", "25.03", 0.0)
+    assert lost.ratio("ovsplan", "none", "25.03") == 12.0
