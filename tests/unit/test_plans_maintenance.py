@@ -410,11 +410,8 @@ def test_a_vmi_without_a_virtual_machine_is_not_touched() -> None:
 
 
 def test_after_a_failure_a_stopped_vm_is_started_wherever_it_may_run() -> None:
-    world = facts(**ALONE, vm__default__a__node=ABSENT).with_changes(
-        machine(
-            **{"/recorded": Known("runStrategy=Manual"), "/run": Known("Halted"), "/instance": ABSENT}
-        ).items()
-    )
+    stopped: dict[str, Fact] = {f"/{name}": fact for name, fact in {**NOTED, "instance": ABSENT}.items()}
+    world = facts(**ALONE, vm__default__a__node=ABSENT).with_changes(machine(**stopped).items())
     (start,) = ops(ask("evacuate@1", world, RESTART, rescue=True))
     assert isinstance(start, Patch) and start.patch["spec"] == {"runStrategy": "Always"}
 

@@ -1,0 +1,257 @@
+"""Emptied nodes in the twin: canaries that prove them, VMs that leave by a restart, pods that are evicted.
+
+Each job is applied as the program does it, in processes of its own that can be killed.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash.lives import Ended, Job, job_of, kill_when
+from crash.others import small_world
+
+from providers.ports import MergePatch, Ref
+from twin.worlds import KUBEVIRT
+
+NETWORK = """\
+apiVersion: ovsplan.io/v1alpha1
+kind: VMNetwork
+metadata: {{name: vmnet}}
+spec:
+  bridge: br-phy
+  replaces: {{bridge: br-vmdata}}
+  networks: {{default/vlan224: {{vlan: 224, mtu: 9000{gateway}}}}}
+"""
+ROLLOUT = """\
+apiVersion: ovsplan.io/v1alpha1
+kind: Rollout
+metadata: {{name: tonight}}
+spec: {{{spec}}}
+"""
+CANARY = "evacuate: {}, proof: {canary: {image: tools}}"
+KILLED = -signal.SIGKILL
+BUDGET = Ref("policy/v1", "PodDisruptionBudget", "web", "default")
+
+
+def job(folder: Path, rollout: str, *, asks: str = "", answers: str = "", **world: Any) -> Job:
+    """A job; `asks`: the gateway that is declared, `answers`: the one that is there."""
+    network = {"localnet": "vmnet", "vlan": 224, "mtu": 9000, **({"gateway": answers} if answers else {})}
+    spec = small_world(networks={"default/vlan224": network}, **world)
+    gateway = f", gateway: {asks}" if asks else ""
+    texts = {"network.yaml": NETWORK.format(gateway=gateway), "rollout.yaml": ROLLOUT.format(spec=rollout)}
+    return job_of(folder / "job", spec, texts)
+
+
+def canaries(made: Job) -> list[str]:
+    labels = {"app.kubernetes.io/managed-by": "ovsplan"}
+    with made.world() as world:
+        found = world.cluster.list("v1", "Pod", labels=labels).items
+        return [pod["metadata"]["name"] for pod in found]
+
+
+def calls(made: Job, *words: str) -> list[str]:
+    told = [f"{call.port} {call.verb} {call.text}" for call in made.log()]
+    return [call for call in told if all(word in call for word in words)]
+
+
+def created(made: Job) -> int:
+    """How many canaries were really made: the rehearsal of a plan asks for each as well."""
+    return len([call for call in calls(made, "cluster create Pod") if call.endswith("}")])
+
+
+def test_a_canary_is_seen_and_asks_the_gateway_before_anybody_returns(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY, asks="192.0.2.1", answers="192.0.2.1")
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    assert "192.0.2.1 answers in default/vlan224 (VLAN 224)" in ended.out
+    assert "worker-01/prove" not in ended.out, "the wire is proven: no VM has to go first"
+    assert canaries(made) == [] and created(made) == 2
+    log = [f"{call.port} {call.verb} {call.text}" for call in made.log()]
+    gone = next(i for i, call in enumerate(log) if call.startswith("cluster delete Pod"))
+    uncordoned = next(i for i, call in enumerate(log) if '"unschedulable":null' in call)
+    assert gone < uncordoned
+    assert "not proven" not in made.run("status").out
+    with made.world() as world:
+        assert all(world.reachable(vm)[0] for vm in small_world()["vms"])
+
+
+def test_without_a_gateway_the_first_vm_that_returns_proves_the_wire(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY)
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    assert "seen: a canary on default/vlan224" in ended.out
+    assert "returns first, pinned to worker-01" in ended.out
+    assert canaries(made) == [] and not calls(made, "add-flow")
+
+
+def test_a_gateway_that_does_not_answer_keeps_the_node_cordoned_and_empty(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY, asks="192.0.2.1", answers="192.0.2.254")
+    ended = made.apply()
+    assert ended.code == 3, ended.text
+    assert "192.0.2.1 does not answer in default/vlan224 (VLAN 224) by br-phy of worker-01" in ended.err
+    assert canaries(made) == []
+    with made.world() as world:
+        shown = world.show()
+        assert shown["nodes"]["worker-01"]["cordoned"]
+        assert shown["vms"]["default/talker-1"]["node"] == "worker-02"
+
+
+@pytest.mark.parametrize("effect", ["kill", "kill-after"])
+@pytest.mark.parametrize(
+    "call",
+    ["cluster * create Pod *}", "shell * add-flow *", "shell * packet-out *", "cluster * delete Pod *"],
+)
+def test_killed_while_the_canary_stands_the_next_apply_removes_it(
+    call: str, effect: str, tmp_path: Path
+) -> None:
+    made = job(tmp_path, CANARY, asks="192.0.2.1", answers="192.0.2.1")
+    made.fault(call, 1, effect)
+    ended = made.apply()
+    assert ended.code == KILLED, ended.text
+    again = made.apply()
+    assert again.code == 0, again.text
+    assert canaries(made) == []
+
+
+def test_a_canary_of_a_run_that_was_given_up_goes_before_the_next_one(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY, asks="192.0.2.1", answers="192.0.2.1")
+    made.fault("shell * packet-out *", 1, "kill")
+    assert made.apply().code == KILLED
+    assert len(canaries(made)) == 1
+    assert made.run("abandon", made.latest().id).code == 0
+    with made.world() as world:
+        node = Ref("v1", "Node", "worker-01")
+        world.cluster.write(MergePatch(node, {"spec": {"unschedulable": None}}))
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    assert "remove canaries that an earlier run left" in ended.out
+    assert canaries(made) == []
+
+
+RESTART = "evacuate: {vms: {default/talker-1: restart}}"
+STUBBORN = {"migratable": "DisksNotLiveMigratable: PVC data is not shared", "runStrategy": "RerunOnFailure"}
+
+
+def restarting(folder: Path) -> Job:
+    vms = small_world()["vms"]
+    vms["default/talker-1"] |= STUBBORN
+    return job(folder, RESTART, vms=vms)
+
+
+def stands(made: Job, name: str) -> tuple[Any, Any, Any]:
+    """Run strategy, what is noted on the VM, and whether its guest runs."""
+    with made.world() as world:
+        vm = world.cluster.get(Ref(KUBEVIRT, "VirtualMachine", name, "default"))
+        vmi = world.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", name, "default"))
+    assert vm is not None
+    noted = vm["metadata"].get("annotations", {}).get("ovsplan.io/run-strategy")
+    return vm["spec"].get("runStrategy"), noted, vmi is not None and vmi["status"]["phase"] == "Running"
+
+
+def test_a_vm_that_cannot_migrate_is_restarted_off_each_node_and_runs_as_before(tmp_path: Path) -> None:
+    made = restarting(tmp_path)
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    assert "restarted elsewhere: default/talker-1" in ended.out
+    assert stands(made, "talker-1") == ("RerunOnFailure", None, True)
+    with made.world() as world:
+        assert world.reachable("default/talker-1") == (True, "")
+
+
+@pytest.mark.parametrize("nth", range(1, 4))
+@pytest.mark.parametrize("effect", ["kill", "kill-after"])
+def test_killed_in_the_middle_of_a_restart_the_vm_is_started_again(
+    nth: int, effect: str, tmp_path: Path
+) -> None:
+    made = restarting(tmp_path)
+    made.fault("cluster * patch VirtualMachine *}", nth, effect)
+    ended = made.apply()
+    assert ended.code == KILLED, ended.text
+    again = made.apply()
+    assert again.code == 0, again.text
+    assert stands(made, "talker-1") == ("RerunOnFailure", None, True)
+
+
+def test_after_a_failure_no_vm_is_left_stopped(tmp_path: Path) -> None:
+    made = restarting(tmp_path)
+    made.fault("cluster * patch VirtualMachine *}", 2, "fail")
+    ended = made.apply()
+    assert ended.code == 3, ended.text
+    assert stands(made, "talker-1") == ("RerunOnFailure", None, True)
+
+
+OWNER = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": True}]
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web-1", "namespace": "default", "labels": {"app": "web"}, "ownerReferences": OWNER},
+    "spec": {"nodeName": "worker-01", "containers": [{"name": "web", "image": "web"}]},
+}
+PDB = {
+    "apiVersion": "policy/v1",
+    "kind": "PodDisruptionBudget",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"selector": {"matchLabels": {"app": "web"}}, "minAvailable": 1},
+}
+
+
+def pods(made: Job) -> list[str]:
+    with made.world() as world:
+        return [p["metadata"]["name"] for p in world.cluster.list("v1", "Pod", labels={"app": "web"}).items]
+
+
+def allow(made: Job, number: int) -> None:
+    status = {"disruptionsAllowed": number, "observedGeneration": 1}
+    running = {"status": {"phase": "Running"}}
+    with made.world() as world:
+        world.cluster.write(MergePatch(BUDGET, {"status": status}, subresource="status"))
+        if pods(made):
+            # A budget protects only what runs.
+            world.cluster.write(
+                MergePatch(Ref("v1", "Pod", "web-1", "default"), running, subresource="status")
+            )
+
+
+def test_pods_leave_only_when_the_rollout_says_so(tmp_path: Path) -> None:
+    stays = job(tmp_path / "a", "evacuate: {}", objects=[POD])
+    assert stays.apply().code == 0 and pods(stays) == ["web-1"]
+    leaves = job(tmp_path / "b", "evacuate: {pods: evict}", objects=[POD])
+    ended = leaves.apply()
+    assert ended.code == 0, ended.text
+    assert pods(leaves) == [] and "1 pod(s) evicted" in ended.out
+
+
+def test_a_budget_that_says_no_is_waited_for_and_told_and_never_overridden(tmp_path: Path) -> None:
+    made = job(tmp_path, "evacuate: {pods: evict}", objects=[POD, PDB])
+    allow(made, 0)
+    ended: Ended = made.apply()
+    assert ended.code == 3, ended.text
+    assert "pod default/web-1 may not be evicted" in ended.err
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in ended.err
+    assert pods(made) == ["web-1"]
+    allow(made, 1)
+    again = made.apply()
+    assert again.code == 0, again.text
+    assert pods(made) == []
+
+
+def test_killed_between_two_requests_the_eviction_goes_on(tmp_path: Path) -> None:
+    made = job(tmp_path, "evacuate: {pods: evict}", objects=[POD, PDB])
+    allow(made, 0)
+    made.fault("cluster * create Pod default/web-1*}", 3, "kill-after")
+    assert made.apply().code == KILLED
+    allow(made, 1)
+    assert made.apply().code == 0
+    assert pods(made) == []
+
+
+def test_killed_at_any_commit_of_the_canary_the_end_is_the_same(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY, asks="192.0.2.1", answers="192.0.2.1")
+    for nth in (8, 9, 10):
+        code = made.apply(boundary=kill_when("intent", nth)).code
+        assert code in (KILLED, 0)
+    assert made.apply().code == 0
+    assert canaries(made) == []
