@@ -123,6 +123,9 @@ def _rollout(drafts: Sequence[Draft], facts: Facts) -> str:
         evacuate["vms"] = {vm: "stay" for vm, _ in zip(stuck, range(MOST), strict=False)}
         told = [f"{vm} cannot migrate: {why}" for vm, why in zip(stuck, stuck.values(), strict=True)][:MOST]
         told += [f"and {len(stuck) - MOST} more"] if len(stuck) > MOST else []
+        told.append(
+            "`stay` keeps a VM there through a hot remap; `restart` stops it and starts it on another node"
+        )
     evacuate["return"] = "origin"
     spec = (
         Entry(
