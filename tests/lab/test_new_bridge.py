@@ -1,10 +1,11 @@
-"""A bridge made and an MTU raised by OVSDB, on real Open vSwitch and OVN.
+"""A bridge made and an MTU raised on real Open vSwitch and OVN, by OVSDB and by real nmstate.
 
 Invariant: what is asserted is what the database, the kernel and a ping say, never what the program says of itself.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import yaml
 
 from .job import EXAMPLES, Job, by_hand, vsctl
 from .lab import Lab
+from .nmlab import NmLab, nm_lab
+from .nmstate_cases import NEWER
+from .worlds import managed_world
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_daemons")]
 
@@ -83,3 +87,28 @@ def test_a_bridge_on_a_card_that_is_not_there_is_taken_away_and_the_vm_stays_whe
     assert "could not open network device ens77" in done.stdout + done.stderr
     assert "br-new" not in vsctl(lab, NODE, "list-br").split()
     assert lab.reachable(VM, within=3)
+
+
+@pytest.fixture
+def site(needs_nmstate: None, tmp_path: Path) -> Iterator[NmLab]:
+    document = copy.deepcopy(managed_world(NEWER, [NODE], {VM: NODE}))
+    spec = document["spec"]
+    spec["networks"] = {name: {**network, "mtu": 1500} for name, network in spec["networks"].items()}
+    spec["nodeDefaults"]["nics"]["ens41"] = "up"
+    with nm_lab(tmp_path / "site", document=document) as site:
+        site.lab.steady()
+        yield site
+
+
+def test_real_nmstate_makes_the_bridge_and_raises_its_card(site: NmLab, tmp_path: Path) -> None:
+    making = job(site.lab, tmp_path, "ens41")
+    planned = making.plan()
+    assert "by nncp: br-new is nobody's yet" in planned.stdout, planned.stdout + planned.stderr
+    done = making.apply()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert vsctl(site.lab, NODE, "port-to-br", "ens41") == "br-new"
+    assert "NM.connection.uuid" in vsctl(site.lab, NODE, "get", "Bridge", "br-new", "external_ids")
+    assert mtu(site.lab, "ens41") == "4000"
+    assert site.lab.reachable(VM, within=3)
+    again = making.plan("--detailed-exitcode")
+    assert again.returncode == 0, again.stdout
