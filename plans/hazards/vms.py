@@ -74,8 +74,10 @@ def _kept_here(facts: Facts, node: str, vm: str) -> str:
     """The label by which a VM fits no other node that takes VMs; empty when it fits one, or there is none at all."""
     found = facts.value(f"vm/{vm}") or {}
     selector, terms = found.get("selector") or {}, found.get("terms") or []
+    if not (selector or terms):
+        return ""  # most VMs: the nodes are gone through for the others alone
     others = [n for n in _takers(facts) if n != node]
-    if not others or not (selector or terms):
+    if not others:
         return ""
     labels = {n: facts.value(f"node/{n}/labels") or {} for n in others}
     if selector and not any(selector.items() <= labels[n].items() for n in others):
@@ -132,12 +134,15 @@ def migrations_on_what_moves(scene: Scene) -> list[Finding]:
     limits = scene.facts.value("cluster/migration-limits") or {}
     carrier = limits.get("network", "")
     localnet = (scene.facts.value(f"network/{carrier}") or {}).get("localnet") if carrier else None
+    if localnet is None:
+        return []
+    changes = {diff.node: diff.changes for diff in scene.diffs}
     moving = [
         b.node
-        for b, d in ((b, next(d for d in scene.diffs if d.node == b.node)) for b in scene.brackets)
-        if b.leaving and any(c.traffic and c.traffic.localnet == localnet for c in d.changes)
+        for b in scene.brackets
+        if b.leaving and any(c.traffic and c.traffic.localnet == localnet for c in changes[b.node])
     ]
-    if localnet is None or not moving:
+    if not moving:
         return []
     return [
         Finding(
@@ -233,12 +238,12 @@ def _not_counted(scene: Scene) -> dict[str, str]:
 
     Nodes whose VMs are dark are done first where they can be, so those of the plan count.
     """
-    planned = {b.node for b in scene.brackets}
+    planned, diffs = {b.node for b in scene.brackets}, {d.node: d for d in scene.diffs}
     found = {}
     for node in _takers(scene.facts):
         if node in planned:
             continue
-        diff = next((d for d in scene.diffs if d.node == node), None)
+        diff = diffs.get(node)
         for network in scene.desired.networks:
             why = _dark_for(network, node, scene.facts)
             if diff is not None and diff.unreadable:

@@ -131,6 +131,19 @@ def test_a_canary_of_a_run_that_was_given_up_goes_before_the_next_one(tmp_path: 
     assert canaries(made) == []
 
 
+def test_a_node_that_was_cordoned_since_the_plan_stops_the_first_that_counted_on_it(tmp_path: Path) -> None:
+    made = job(tmp_path, "evacuate: {}", nodes={"worker-01": {}, "worker-02": {}, "worker-03": {}})
+    assert made.run("plan", "--out", "tonight.plan").code == 0
+    with made.world() as world:
+        world.cluster.write(MergePatch(Ref("v1", "Node", "worker-03"), {"spec": {"unschedulable": True}}))
+    ended = made.apply("tonight.plan")
+    assert ended.code == 4, ended.text
+    assert "cordoned since the plan" in ended.err and "worker-03" in ended.err
+    assert not [
+        call for call in calls(made, '"unschedulable":true') if "ovsplan.io" in call and "dry run" not in call
+    ]
+
+
 RESTART = "evacuate: {vms: {default/talker-1: restart}}"
 STUBBORN = {"migratable": "DisksNotLiveMigratable: PVC data is not shared", "runStrategy": "RerunOnFailure"}
 

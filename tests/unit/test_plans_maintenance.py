@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.planning import COLD, declared, make_world, planned
+from support.planning import COLD, TARGET, declared, make_world, observed, planned
 from support.switches import LSP, OUTER
 
 from plans import ovs
 from plans.actions import Done, Finished, Next, Perform, Routine, Stop, find_routine
+from plans.desired import Evacuate
+from plans.desired.models import Leaving
 from plans.document import Plan
 from plans.facts import ABSENT, Fact, Facts, Known, Unknown
 from plans.maintenance.evictions import AGAIN_AFTER, TRIES
 from plans.maintenance.migrations import AT_ONCE, ATTEMPTS, migration_name
 from plans.maintenance.proof import LOOKS
+from plans.maintenance.ways import Way, way_out
 from plans.ops import AnyOp, Create, Patch, Record, Wait
+from plans.planner import make_plan
 from plans.readings import reading
 from plans.readings.cluster import VMI
 from providers.ports import MergePatch, Ref
@@ -519,6 +523,28 @@ def test_an_eviction_is_of_that_very_pod_and_asked_again_when_it_was_put_off() -
     assert isinstance(upcoming, Stop) and upcoming.why.endswith("the budget web says no")
 
 
+@pytest.mark.parametrize(
+    ("how", "more", "why"),
+    [
+        ("live-migrate", {}, ""),
+        (
+            "live-migrate",
+            {"cluster/migrating/default/a": Known("kubevirt-evacuation-x")},
+            "kubevirt-evacuation-x migrates it now, whose end is awaited first",
+        ),
+        ("restart", {}, "the rollout says so, though it can live-migrate; it returns by live migration"),
+        (
+            "restart",
+            {"vm/default/a": Known({"migratable": "HostDevice"})},
+            "the rollout says so; it cannot live-migrate: HostDevice; it stays where it starts",
+        ),
+    ],
+)
+def test_the_plan_says_why_a_vm_leaves_as_it_does(how: Leaving, more: dict[str, Fact], why: str) -> None:
+    world = facts(cluster__migrating__default__a=ABSENT).with_changes(more.items())
+    assert way_out("default/a", world, Evacuate(vms={"default/a": how})) == Way("default/a", how, why)
+
+
 # What is dangerous about it.
 
 
@@ -572,3 +598,18 @@ def test_room_on_a_node_that_leaves_vms_in_the_dark_is_not_counted(tmp_path: Pat
         plan = planned(world, declared(COLD), only=["worker-01"])
     (found,) = [f for f in plan.findings if f.id == "H14"]
     assert "worker-02 not counted: it has no mapping for vmnet" in found.message
+
+
+def test_machines_that_are_being_updated_block_and_are_looked_for_before_each_node(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        desired = declared(COLD)
+        seen = observed(world, desired).with_changes(
+            [("cluster/rollouts", Known(["MachineConfigPool worker"]))]
+        )
+    plan = make_plan(desired, seen, TARGET)
+    (found,) = [f for f in plan.findings if f.id == "H18"]
+    assert found.blocks and found.message.startswith("MachineConfigPool worker is being updated")
+    preflights = [action for action in plan.actions if action.routine == "preflight@1"]
+    assert len(preflights) == 2
+    for action in preflights:
+        assert [c.value for c in action.expect if c.path == "cluster/rollouts"] == [[]]
