@@ -301,10 +301,13 @@ def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
 
 def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: no policy is left trying; nmstate itself rolls back what it could not do."""
+    node, name = args["node"], args["policy"]
     if not policies.in_force(args, facts) or done.outcomes.get("policy") not in ("done", "first", "doubt"):
+        if done.attempts.get("withdrawn", 0) < done.attempts.get("withdraw", 0):
+            return Perform((policies.await_ended("withdrawn", node, name),))
         return Finished()
     if done.attempts.get("withdraw", 0) >= TRIES:
-        return Stop(f"policy {args['policy']} comes back after it was taken away: somebody else wants it")
+        return Stop(f"policy {name} comes back after it was taken away: somebody else wants it")
     return Perform(_withdraw(args, facts))
 
 

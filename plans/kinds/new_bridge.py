@@ -440,13 +440,8 @@ def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         if done.attempts.get("withdraw", 0) >= 2 * TRIES:
             return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
         return Perform((policies.retract_op("withdraw", args, facts),))
-    if "withdrawn" not in done.outcomes:
-        why = "an apply that runs is completed, also after the delete"
-        gone = Check(policies.state_path(node, name), "absent", why=why)
-        title = f"policy {name} ended on {node}"
-        return Perform(
-            (Wait(label="withdrawn", title=title, checks=(gone,), deadline=policies.EDIT_DEADLINE),)
-        )
+    if done.attempts.get("withdrawn", 0) < max(1, done.attempts.get("withdraw", 0)):
+        return Perform((policies.await_ended("withdrawn", node, name),))
     if _is_gone(args, view):
         return Finished(f"{args['bridge']} on {node} is as it was")
     if (strangers := _strangers(args, facts, view)) or done.attempts.get("take-away", 0):

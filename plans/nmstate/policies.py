@@ -359,6 +359,17 @@ def not_editable(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform |
     return Perform((await_editable("editable", name),))
 
 
+def await_ended(label: str, node: str, name: str) -> Wait:
+    """Wait until nothing of a deleted policy is left on a node: an apply that runs is completed, also after the delete."""
+    why = "what is left of it would be taken for the policy's next life"
+    return Wait(
+        label=label,
+        title=f"policy {name} ended on {node}",
+        checks=(Check(state_path(node, name), "absent", why=why),),
+        deadline=EDIT_DEADLINE,
+    )
+
+
 def enforced(args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes) -> Perform | Stop | None:
     """The policy of a step brought into force and awaited; None when nmstate says that it is enacted.
 
@@ -372,7 +383,9 @@ def enforced(args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes
         found, begun = state(facts, node, name), max(1, done.attempts.get("policy", 0))
         if found == "available":
             return None
-        if found in OVER[1:] or done.attempts.get("enacted", 0) >= begun:
+        # A wait that came true, and is true no more, saw an enactment of the policy's former life.
+        overdue = done.outcomes.get("enacted") == "timed-out" and done.attempts.get("enacted", 0) >= begun
+        if found in OVER[1:] or overdue:
             return Stop(failure(facts, node, name))
         return Perform((wait,))
     if (editable := not_editable(args, facts, done)) is not None:

@@ -116,7 +116,9 @@ def _making(job: Job) -> bool:
 
 
 @pytest.mark.parametrize("delivery", ["ovsdb", "nncp"])
-def test_a_bridge_whose_port_has_no_link_is_taken_away_again(tmp_path: Path, delivery: str) -> None:
+def test_a_bridge_whose_port_has_no_link_is_taken_away_until_it_has_one(
+    tmp_path: Path, delivery: str
+) -> None:
     dead = job(tmp_path, delivery, BRIDGE, nics={"bond0": "down"})
     ended = dead.apply()
     assert ended.code == 3, ended.text
@@ -125,6 +127,10 @@ def test_a_bridge_whose_port_has_no_link_is_taken_away_again(tmp_path: Path, del
     assert "br-vmdata" not in shown["bridges"]
     assert mapped(dead, "worker-01") == ""
     assert "br-vmdata" not in switch(dead, "worker-02")["bridges"]
+    with dead.world() as world:
+        for node in ("worker-01", "worker-02"):
+            world.set_nic(node, "bond0", "up")
+    well_done(dead, dead.apply())
 
 
 def test_a_port_that_no_card_has_is_taken_away_again(tmp_path: Path) -> None:
