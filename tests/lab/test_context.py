@@ -78,6 +78,16 @@ def ovsplan(site: NmLab, folder: Path, *words: str) -> subprocess.CompletedProce
     )
 
 
+def test_what_init_writes_is_what_is_there_or_the_migration_alone(site: NmLab, tmp_path: Path) -> None:
+    as_it_is = ovsplan(site, tmp_path, "init", "--out", "now")
+    assert as_it_is.returncode == 0 and "  No changes." in as_it_is.stdout, as_it_is.stdout + as_it_is.stderr
+    moved = ovsplan(site, tmp_path, "init", "--bridge", "br-phy", "--replace", "br-vmdata", "--out", "new")
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    assert "  Plan: 1 to add, 2 to change, 3 to destroy." in moved.stdout
+    spec = yaml.safe_load((tmp_path / "new" / "vmnetwork-vmnet.yaml").read_text())["spec"]
+    assert spec["replaces"] == {"bridge": "br-vmdata", "policies": ["br-vmdata"]}
+
+
 def test_a_migration_by_context_alone_cuts_no_vm_for_long(site: NmLab, tmp_path: Path) -> None:
     desired = str(EXAMPLES / "nncp/hot")
     pings = {vm: site.ping(vm) for vm in ("default/web-1", "default/web-2")}
