@@ -246,7 +246,7 @@ def _dump_flows(stage: Stage, node: str, bridge: str, what: str) -> Finished:
             vlan = f"dl_vlan={flow['vlan']}" if flow["vlan"] else "vlan_tci=0x0000"
             lines.append(
                 f" cookie={flow['cookie']}, duration={stage.clock.now() - flow['at']:.3f}s, table=0, n_packets={flow['n']}, "
-                f"n_bytes={flow['n'] * 64}, hard_timeout={flow['timeout']}, idle_age=0, priority={flow['priority']},arp,{vlan},"
+                f"n_bytes={flow['n'] * 46}, hard_timeout={flow['timeout']}, idle_age=0, priority={flow['priority']},arp,{vlan},"
                 f"dl_dst={flow['mac']},arp_spa={flow['spa']},arp_op=2 actions=NORMAL"
             )
     return Finished(0, "\n".join(lines) + "\n", "")

@@ -144,6 +144,39 @@ def test_a_node_that_was_cordoned_since_the_plan_stops_the_first_that_counted_on
     ]
 
 
+MAC = "0a:58:87:fb:b8:27"
+FRAME = "ffffffffffff0a5887fbb827080600010800060400010a5887fbb82700000000000000000000c00002"
+DUMP = ("ovs-ofctl", "dump-flows", "br-phy", "cookie=0x6f7673706c616e/-1")
+
+
+def test_answers_of_the_gateway_alone_are_counted(tmp_path: Path) -> None:
+    made = job(tmp_path, CANARY, answers="192.0.2.1")
+    with made.world() as world:
+        shell = world.shell("worker-01")
+
+        def ask(last: int) -> None:
+            flow = f"arp,dl_vlan=224,arp_op=2,arp_spa=192.0.2.{last},dl_dst={MAC},actions=normal"
+            head = "cookie=0x6f7673706c616e,hard_timeout=120,priority=65000,"
+            assert shell.run(("ovs-ofctl", "add-flow", "br-phy", head + flow), timeout=5).rc == 0
+            packet = f"in_port=1 packet={FRAME}{last:02x} actions=mod_vlan_vid:224,normal"
+            assert shell.run(("ovs-ofctl", "packet-out", "br-phy", packet), timeout=5).rc == 0
+
+        ask(1)
+        ask(9)
+        _, *lines = shell.run(DUMP, timeout=5).out.splitlines()
+        assert [line.partition("table=0, ")[2] for line in lines] == [
+            f"n_packets={n}, n_bytes={n * 46}, hard_timeout=120, idle_age=0, priority=65000,arp,dl_vlan=224,"
+            f"dl_dst={MAC},arp_spa=192.0.2.{last},arp_op=2 actions=NORMAL"
+            for last, n in ((1, 1), (9, 0))
+        ]
+        world.set_nic("worker-01", "ens33", "down")
+        world.set_nic("worker-01", "ens34", "down")
+        ask(1)
+        assert "n_packets=1" not in shell.run(DUMP, timeout=5).out
+        world.tick(121)
+        assert shell.run(DUMP, timeout=5).out.splitlines() == ["NXST_FLOW reply (xid=0x4):"]
+
+
 RESTART = "evacuate: {vms: {default/talker-1: restart}}"
 STUBBORN = {"migratable": "DisksNotLiveMigratable: PVC data is not shared", "runStrategy": "RerunOnFailure"}
 
