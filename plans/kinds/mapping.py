@@ -219,7 +219,9 @@ def views(node: str) -> tuple[str, ...]:
 
 def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
     """The mapping is what the plan saw, and the bridge reaches the switch: one to be made will, when it is."""
-    return tuple(c for c in _expected(change) if not change.data.get("made") or not c.path.endswith("/uplinks"))
+    return tuple(
+        c for c in _expected(change) if not change.data.get("made") or not c.path.endswith("/uplinks")
+    )
 
 
 def _expected(change: Change) -> tuple[Check, ...]:

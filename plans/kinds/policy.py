@@ -249,7 +249,11 @@ def _goes_by_policy(network: VMNetwork, nodes: Sequence[str], facts: Facts, surv
     delivery = network.spec.delivery
     if not isinstance(facts.get("cluster/nmstate"), Known) or (delivery and delivery.by == "ovsdb"):
         return []
-    made = {c.node for c in survey.changes if c.bridge == network.bridge and survey.choices[c.address].by == "nncp"}
+    made = {
+        c.node
+        for c in survey.changes
+        if c.bridge == network.bridge and survey.choices[c.address].by == "nncp"
+    }
     return [
         node
         for node in nodes

@@ -395,7 +395,8 @@ def enforced(args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes
         return Perform((Record(label="before", title=f"record the switch of {node}", views=views),))
     if done.attempts.get("policy", 0) >= EDITS:
         return Stop(
-            f"policy {name} was changed {EDITS} times after it was applied: somebody else edits it", moved=True
+            f"policy {name} was changed {EDITS} times after it was applied: somebody else edits it",
+            moved=True,
         )
     return Perform((enforce_op("policy", args, facts), wait))
 
