@@ -222,6 +222,7 @@ def _result(seen: Measured, nodes: int) -> Result:
         ("of these dry runs and reviews", "1", f"{dry:,}"),
         ("questions to nodes, an exec each", "1", f"{asked:,}"),
         *((f"seconds: {name}", str(len(taken)), spread(taken, 2)) for name, taken in seconds.items()),
+        ("seconds of a processor, in all", str(len(seen.plans)), spread([plan["cpu"] for plan in seen.plans], 1)),
         ("MiB, at most", str(len(peaks)), spread(peaks, 0)),
         ("of these before the first list", "1", f"{seen.plans[0]['mib']['before']:.0f}"),
         ("ms to the first line of `ovsplan plan`", str(len(seen.first)), spread([s * 1000 for s in seen.first], 0)),
