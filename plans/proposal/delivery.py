@@ -61,9 +61,13 @@ def _choices(draft: Draft, facts: Facts) -> Iterator[Draft]:
             held = replace(held, delivery={"policy": name})
         if held.replaces and not _can_go(gone[0], facts):
             continue
-        yield held.saying(
-            "delivery", f"the policy {name} maps {draft.localnet} to {draft.bridge}: it is kept as it is"
-        )
+        kept = f"the policy {name} maps {draft.localnet} to {draft.bridge}: it is kept as it is"
+        yield held.saying("delivery", kept)
+        if label := _label_of(name, facts):
+            led = {"policy": name, "strategy": "labelled", "label": label}
+            yield replace(held, delivery=led).saying(
+                "delivery", f"{kept}, and so is the label by which it is led"
+            )
     yield draft
     keeper = f"the policy {listed(holders)} maps it" if holders else "no policy maps it"
     yield replace(draft, delivery={"by": "ovsdb"}).saying(
@@ -71,6 +75,12 @@ def _choices(draft: Draft, facts: Facts) -> Iterator[Draft]:
         f"guessed: NetworkManager made {draft.bridge}, and {keeper}. Without this line ovsplan keeps a policy of its own, "
         f"{_own_name(draft)}, for these nodes",
     )
+
+
+def _label_of(policy: str, facts: Facts) -> str:
+    """The label whose value says of a node that it is done, if a policy selects by that alone."""
+    selector = (facts.value(f"policy/{policy}") or {}).get("selector", {})
+    return next((k for k, v in selector.items() if v == policies.DONE), "") if len(selector) == 1 else ""
 
 
 def _can_go(bridge: str, facts: Facts) -> bool:

@@ -114,8 +114,11 @@ def _rollout(drafts: Sequence[Draft], facts: Facts) -> str:
         "As it stands, the nodes with the fewest VMs go first, and VMs stay while their traffic moves (hot, about 20 ms).",
         "To move them away first (cold), take the `{}` off spec, and the `# ` off evacuate and what is below it.",
     )
-    nodes = sorted({node for draft in drafts for node in draft.covered})
-    first = min(nodes, key=lambda node: (len(facts.value(f"node/{node}/vms", [])), node))
+    nodes = [(node, draft) for draft in drafts for node in draft.covered]
+    moving = [n for n, d in nodes if facts.value(f"node/{n}/ovs/mapping/{d.localnet}") != d.bridge]
+    first = min(
+        moving or [n for n, _ in nodes], key=lambda node: (len(facts.value(f"node/{node}/vms", [])), node)
+    )
     stuck = _stuck(drafts, facts)
     evacuate: dict[str, Any] = {"default": "live-migrate"}
     told = []

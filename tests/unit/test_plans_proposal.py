@@ -290,6 +290,14 @@ def test_the_bridge_that_was_asked_for_is_for_all_of_them(folder: Path) -> None:
     assert touched(plan) == {"node/worker-02/mapping/vmnet", "node/worker-03/mapping/vmnet"}
 
 
+def test_the_canary_that_is_told_is_a_node_that_changes(folder: Path) -> None:
+    with world(
+        folder, {"nodes": {"worker-01": on("br-phy"), "worker-02": on("br-vmdata")}, "vms": None}
+    ) as made:
+        proposal = proposed(made, Wish("br-phy"))
+    assert "# order: {canary: worker-02, then: fewest-vms}" in proposal.files["rollout.yaml"]
+
+
 def test_a_worker_without_the_localnet_is_left_alone(folder: Path) -> None:
     found = {
         "worker-01": on("br-vmdata", vms="yes"),
@@ -402,6 +410,16 @@ def test_a_policy_that_holds_the_localnet_is_kept(folder: Path) -> None:
         plan = planned(made, declared(proposal))
     assert network(proposal)["delivery"] == {"policy": "site"}
     assert network(proposal)["replaces"] == {"bridge": "br-vmdata"}
+    assert touched(plan) == set()
+
+
+def test_a_site_that_leads_nodes_by_a_label_is_declared_so(folder: Path) -> None:
+    site = policy("site", {"moved": "true"}, maps={"vmnet": "br-phy"}, absent="br-vmdata")
+    labels = {"nodeDefaults": {**MIGRATED["nodeDefaults"], "labels": {**WORKER, "moved": "true"}}}
+    with world(folder, {**MIGRATED, **labels, "objects": [site]}) as made:
+        proposal = proposed(made)
+        plan = planned(made, declared(proposal))
+    assert network(proposal)["delivery"] == {"policy": "site", "strategy": "labelled", "label": "moved"}
     assert touched(plan) == set()
 
 
