@@ -159,6 +159,8 @@ def test_plan_against_a_context_names_the_cluster_first(api: ApiServer, folder: 
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     first, *rest = done.stdout.splitlines()
     assert first == f"Target: cluster admin ({api.url}, user admin), nodes by pod exec", done.stderr
+    begun = "Planning for the cluster of context admin ...\nReading the cluster ...\nReading 3 nodes ...\n"
+    assert done.stderr.startswith(begun)
     blocked = {line.split()[0]: line for line in rest if "BLOCKED" in line}
     assert "ovsdb-client: failed to connect" in blocked["worker-01"]
     assert "nodes.pod.image" in blocked["worker-02"]
