@@ -53,8 +53,8 @@ class Job:
 
     def argv(self, verb: str, *more: str) -> list[str]:
         """The command line of a verb."""
-        where = ["--state", str(self.state)]
-        if verb in ("plan", "apply", "status"):
+        where = [] if verb == "init" else ["--state", str(self.state)]
+        if verb in ("init", "plan", "apply", "status"):
             where += ["--target", str(self.lab.target)]
         return [sys.executable, "-m", "cli.main", verb, *more, *where]
 
@@ -81,13 +81,19 @@ class Job:
         self, running: subprocess.Popen[str], action: str, label: str, *, within: float = 120
     ) -> None:
         """SIGKILL the apply as soon as its journal has an intent for that op."""
+        self.await_intent(running, action, label, within=within)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+
+    def await_intent(
+        self, running: subprocess.Popen[str], action: str, label: str, *, within: float = 120
+    ) -> None:
+        """Return as soon as the journal of the apply has an intent for that op."""
         end = time.monotonic() + within
         while not self._has_intent(action, label):
             assert running.poll() is None, running.communicate()[0]
             assert time.monotonic() < end, f"no intent for {label} of {action}"
             time.sleep(0.0005)
-        os.kill(running.pid, signal.SIGKILL)
-        running.communicate()
 
     def _has_intent(self, action: str, label: str) -> bool:
         if not self.state.exists():
