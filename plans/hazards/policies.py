@@ -25,9 +25,7 @@ def contradictions(scene: Scene) -> list[Finding]:
     """
     found = []
     going = _replaced(scene)
-    ours = {
-        name for n in scene.desired.networks for name in (policies.shared_name(n), policies.mapping_name(n))
-    }
+    shared = {policies.shared_name(n) for n in scene.desired.networks}
     labels = {
         node: scene.facts.value(f"node/{node}/labels", {}) for node in scene.facts.value("cluster/nodes", [])
     }
@@ -38,9 +36,8 @@ def contradictions(scene: Scene) -> list[Finding]:
     }
     for network in scene.desired.networks:
         wanted = policies.final_document(network)
-        own = {policies.node_name(network, node) for node in selected_nodes(network, scene.facts)}
         for name, have in there.items():
-            if name in ours or name in own:
+            if name in shared or have["ours"]:
                 continue
             reasons = documents.contradictions(wanted, have["document"])
             for node, carried in labels.items() if reasons else ():
@@ -174,6 +171,93 @@ def _enactments(facts: Facts) -> Iterator[tuple[str, str]]:
             yield name, node
 
 
+def names_taken(scene: Scene) -> list[Finding]:
+    """H50: a policy of somebody else's has the name of one that this plan would make for a while."""
+    wanted = {
+        a.args["policy"]: a.node
+        for b in scene.brackets
+        for a in b.actions
+        if "policy" in a.args and not a.args.get("label")
+    }
+    return [
+        Finding("H50", "block", node, (f"policy/{name}",),
+                f"policy {name} is there, and ovsplan did not make it: this plan would write it anew for {node}, and delete it at the end",
+                "choose another `delivery.policy`, or rename theirs")
+        for name, node in sorted(wanted.items())
+        if policies.exists(scene.facts, name) and not policies.is_ours(scene.facts, name)
+    ]  # fmt: skip
+
+
+def hostnames(scene: Scene) -> list[Finding]:
+    """H04: a policy for one node selects it by its hostname label, which must be there, and be its alone."""
+    facts = scene.facts
+    every = {
+        node: facts.value(f"node/{node}/labels", {}).get(policies.HOSTNAME)
+        for node in facts.value("cluster/nodes", [])
+    }
+    found = []
+    for bracket in scene.brackets:
+        if not any(a.args.get("hostname") for a in bracket.actions):
+            continue
+        mine = every.get(bracket.node)
+        twins = [node for node, name in every.items() if name == mine and node != bracket.node]
+        if mine is None or twins:
+            wrong = f"it is {mine}'s of {', '.join(twins)} too" if mine else "it has none"
+            found.append(
+                Finding("H04", "block", bracket.node, (f"node/{bracket.node}",),
+                        f"a policy for {bracket.node} alone selects it by the label {policies.HOSTNAME}, and {wrong}",
+                        f"give each node its own {policies.HOSTNAME} label, or `delivery.by: ovsdb`")
+            )  # fmt: skip
+    return found
+
+
+def no_longer_held(scene: Scene) -> list[Finding]:
+    """H08: what a policy says besides that which is replaced stays on today's nodes, and nobody holds it for new ones."""
+    covered = {n.name for n in scene.desired.networks}
+    bridges = {b for n in scene.desired.networks for b in (n.bridge, n.replaced_bridge) if b}
+    found = []
+    for name in sorted(_replaced(scene)):
+        have = scene.facts.value(f"policy/{name}")
+        if not have:
+            continue
+        more = [
+            f"localnet {net} on {to}"
+            for net, to in documents.mapped_pairs(have["document"]).items()
+            if net not in covered
+        ]
+        more += [f"interface {name}" for name in documents.present(have["document"]) if name not in bridges]
+        if more:
+            found.append(
+                Finding("H08", "warn", "", (f"policy/{name}",),
+                        f"policy {name} also says: {', '.join(more)}. It stays so on today's nodes; after this plan nothing says so any more",
+                        "nothing to do for today's nodes; keep that part in a policy of its own for those that come")
+            )  # fmt: skip
+    return found
+
+
+def without_label(scene: Scene) -> list[Finding]:
+    """H07: with labels, a node that is as declared and lacks the label is held by no policy."""
+    changing = {b.node for b in scene.brackets}
+    found = []
+    for network in scene.desired.networks:
+        label = network.spec.delivery.label if network.spec.delivery else None
+        if label is None or not isinstance(scene.facts.get("cluster/nmstate"), Known):
+            continue
+        for node in selected_nodes(network, scene.facts):
+            has = scene.facts.value(f"node/{node}/labels", {}).get(label)
+            if (
+                has != policies.DONE
+                and node not in changing
+                and isinstance(scene.facts.get(f"node/{node}/ovs"), Known)
+            ):
+                found.append(
+                    Finding("H07", "warn", node, (f"node/{node}",),
+                            f"{node} is as VMNetwork {network.name} declares, and has {label}={has or 'no value'}: policy {policies.shared_name(network)} does not hold it",
+                            f"`oc label node {node} {label}={policies.DONE} --overwrite`")
+                )  # fmt: skip
+    return found
+
+
 def kept_by_others(scene: Scene) -> list[Finding]:
     """H50: a tool that keeps the shared policy as its git says reverts what we write."""
     found = []
@@ -189,4 +273,13 @@ def kept_by_others(scene: Scene) -> list[Finding]:
     return found
 
 
-FINDERS = (contradictions, too_old, stuck, kept_by_others)
+FINDERS = (
+    contradictions,
+    names_taken,
+    hostnames,
+    too_old,
+    stuck,
+    no_longer_held,
+    without_label,
+    kept_by_others,
+)

@@ -70,7 +70,12 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
         return Blocked(where, node, tuple(unclear))
     view = facts.value(f"node/{node}/ovs")
     current = fact.value if isinstance(fact, Known) else None
-    data = {"localnet": network.name, "bridge": bridge, "from": current}
+    withdrawn = (
+        []
+        if policies.is_labelled(network) or network.spec.replaces is None
+        else list(network.spec.replaces.policies)
+    )
+    data = {"localnet": network.name, "bridge": bridge, "from": current, "withdrawn": withdrawn}
     if current != bridge:
         why = (
             f"localnet {network.name} rides on {current}"
@@ -229,7 +234,9 @@ def _expected(change: Change) -> tuple[Check, ...]:
     at, localnet, old = f"node/{change.node}/ovs", change.data["localnet"], change.data["from"]
     mapped = f"{at}/mapping/{localnet}"
     uplinks = f"{at}/bridge/{change.data['bridge']}/uplinks"
+    gone = "it was taken away before the first node; with it back, the node would be led back too (H04)"
     return (
+        *(Check(f"policy/{name}", "absent", why=gone) for name in change.data["withdrawn"]),
         Check(mapped, "absent") if old is None else Check(mapped, "eq", old),
         Check(uplinks, "min", 1, "H03: a mapping to a bridge without an uplink is a dead VM"),
     )
@@ -650,6 +657,8 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     state = policies.state(facts, node, name)
     if mapped != (to or None):
         if state in policies.OVER[1:]:
+            return Stop(policies.failure(facts, node, name))
+        if state == "waiting" and "mapped" in done.outcomes:
             return Stop(policies.failure(facts, node, name))
         if state == "available" or "mapped" in done.outcomes:
             return Stop(

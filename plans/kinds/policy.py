@@ -39,7 +39,8 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for name, networks in _replaced(desired).items():
         last = any(policies.is_labelled(n) for n in desired.networks if n.name in networks)
-        outcomes.append(_diff_replaced(name, networks, facts, "epilogue" if last else "prologue"))
+        left = sorted({node for net in networks if last for node in survey.held.get(net, {})})
+        outcomes.append(_diff_replaced(name, networks, facts, "epilogue" if last else "prologue", left))
     for network in desired.networks:
         if policies.is_labelled(network):
             outcomes += _diff_labelled(network, facts, survey)
@@ -58,7 +59,7 @@ def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Out
     have = facts.value(where)
     nodes = nodes_of_policy(policy, facts)
     coming = [c for c in survey.changes if c.kind == "native" and c.data["policy"] == name]
-    left = [own for node in nodes if policies.exists(facts, own := native.own_name(policy, node))]
+    left = [own for node in nodes if policies.is_ours(facts, own := native.own_name(policy, node))]
     at_once = policy.spec.max_unavailable if policy.spec.max_unavailable is not None else AT_ONCE
     wanted = policies.body(name, policy.spec.node_selector, policy.spec.desired_state, at_once)
     if policies.is_applied(facts, wanted) and not coming and not left:
@@ -110,7 +111,7 @@ def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Out
     coming = [
         c for c in survey.changes if network.name in c.localnets and survey.choices[c.address].by == "nncp"
     ]
-    if not coming and not policies.exists(facts, step):
+    if not coming and not policies.is_ours(facts, step):
         return [final]
     mapped = documents.mapped(network.name, network.bridge)
     way = (
@@ -135,6 +136,9 @@ def _prepared(
     have = facts.value(where)
     if have and have["selector"] == selector and documents.same(have["document"], document):
         return Same(where, "")
+    if have and not have["ours"] and name != policies.shared_name(network):
+        reason = f"there is another policy of that name: {_in_words(have['selector'], have['document'])}. Choose another `delivery.policy`"
+        return Blocked(where, "", (reason,))
     if have and have["owner"]:
         return Blocked(
             where,
@@ -161,7 +165,10 @@ def _replaced(desired: Desired) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _diff_replaced(name: str, networks: Sequence[str], facts: Facts, phase: Phase) -> Outcome:
+def _diff_replaced(
+    name: str, networks: Sequence[str], facts: Facts, phase: Phase, left: Sequence[str]
+) -> Outcome:
+    """A policy that is taken away; with labels, at the end, and not while nodes are `left` under it."""
     where = address(name)
     match facts.get(where):
         case Absent():
@@ -172,9 +179,14 @@ def _diff_replaced(name: str, networks: Sequence[str], facts: Facts, phase: Phas
     if have["owner"]:
         reason = f"{have['owner']} keeps it and would bring it back (H50): remove it there, then plan again"
         return Blocked(where, "", (reason,))
-    matching = ", ".join(facts.value(f"{where}/enacted-on", [])) or "no node"
+    enacted = facts.value(f"{where}/enacted-on", [])
+    if still := [node for node in left if node in enacted]:
+        return Blocked(
+            where, "", (f"it goes when every node has left it, and {', '.join(still)} will not have",)
+        )
+    matching = f"enacted on {', '.join(enacted) or 'no node'}"
     return Change(
-        address=where, kind="policy", node="", verb="-", before=f"matches {matching}", after="absent",
+        address=where, kind="policy", node="", verb="-", before=f"{documents.in_words(have['document'])}; {matching}", after="absent",
         why=f"replaced by VMNetwork {' and '.join(networks)}; its export is kept, and deleting it reverts nothing on a node",
         data={"policy": name, "do": "withdraw"}, localnets=tuple(networks), phase=phase,
     )  # fmt: skip
@@ -191,7 +203,7 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
     if isinstance(fact := facts.get(where), Unknown):
         return Blocked(where, "", (fact.why,))
     own = [policies.node_name(network, node) for node in nodes]
-    left = [policy for policy in own if policies.exists(facts, policy)]
+    left = [policy for policy in own if policies.is_ours(facts, policy)]
     final = policies.final_document(network, with_bridge=not _has_more(network, nodes, facts))
     wanted = policies.body(name, network.selector, final, AT_ONCE)
     coming = [
@@ -284,7 +296,7 @@ def fragment(change: Change, context: Context) -> Action:
         title=f"apply policy {name} for all nodes, then drop {len(data['drop'])} of single nodes",
         address=change.address,
         args={key: data[key] for key in ("policy", "selector", "document", "at_once", "nodes", "drop")},
-        reads=("policies",),
+        reads=("policies", "nodes"),
         no_undo="every node was as it says already: it changed nothing",
         deadline=policies.APPLY_DEADLINE * max(1, len(data["nodes"])),
     )  # fmt: skip
@@ -313,6 +325,9 @@ def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             return Perform(
                 (Record(label="export", title=f"export policy {name}", views=(f"policy:{name}",)),)
             )
+        if facts.value(f"policy/{name}/editable") is False and "ended" not in done.outcomes:
+            # An apply that runs is completed, also after the policy is deleted: it would strike later (H39).
+            return Perform((policies.await_editable("ended", name),))
         if done.attempts.get("delete", 0) >= 3:
             return Stop(f"policy {name} comes back after it is deleted: somebody else makes it", moved=True)
         return Perform((policies.delete_op("delete", name, facts, tuple(args["nodes"])),))
@@ -360,6 +375,16 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     name, nodes = args["policy"], args["nodes"]
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
+    if isinstance(listed := facts.get("cluster/nodes"), Unknown):
+        return Stop(f"cannot tell which nodes policy {name} selects: {listed.why}", unsure=True)
+    matching = policies.selected(facts, args["selector"])
+    if strangers := sorted(set(matching) - set(nodes)):
+        return Stop(
+            f"{', '.join(strangers)} came under policy {name} since the plan, and would be changed at one stroke, its VMs there: "
+            "plan again, which leads it there like the others",
+            moved=True,
+        )
+    nodes = [node for node in nodes if node in matching]
     wanted = policies.body(name, args["selector"], args["document"], args["at_once"])
     if not policies.is_applied(facts, wanted):
         editable = facts.get(f"policy/{name}/editable")

@@ -188,3 +188,10 @@ def in_words(document: Document) -> str:
 def made_by_ovs(document: Document) -> set[str]:
     """The ports that a document wants Open vSwitch to make itself."""
     return {str(i.get("name")) for i in _interfaces(document) if i.get("type") == "ovs-interface"}
+
+
+def present(document: Document) -> list[str]:
+    """The interfaces that a document wants to be there."""
+    return list(
+        dict.fromkeys(str(i.get("name")) for i in _interfaces(document) if i.get("state", "up") == "up")
+    )

@@ -122,11 +122,11 @@ def in_force(args: Mapping[str, Any], facts: Facts) -> bool:
     return is_applied(facts, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
 
 
-def enforce_op(label: str, args: Mapping[str, Any], facts: Facts) -> Apply | Edit | Patch:
+def enforce_op(label: str, args: Mapping[str, Any], facts: Facts) -> Apply | Patch:
     """The op that brings the policy of a step into force on its node."""
     if args.get("label"):
         return label_op(label, args, args["label"]["value"], facts)
-    return write_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]), facts)
+    return apply_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
 
 
 def retract_op(label: str, args: Mapping[str, Any], facts: Facts) -> Delete | Patch:
@@ -157,6 +157,15 @@ def label_op(label: str, args: Mapping[str, Any], value: str, facts: Facts) -> P
             (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
         ),
     )
+
+
+def selected(facts: Facts, selector: Mapping[str, str]) -> list[str]:
+    """The nodes that a selector matches now."""
+    return [
+        node
+        for node in facts.value("cluster/nodes", [])
+        if all(facts.value(f"node/{node}/labels", {}).get(key) == value for key, value in selector.items())
+    ]
 
 
 def _matching(facts: Facts, labels: Mapping[str, str]) -> list[str]:
@@ -217,6 +226,11 @@ def is_applied(facts: Facts, wanted: Mapping[str, Any]) -> bool:
     ) and have["at_once"] == wanted["spec"].get("maxUnavailable")  # fmt: skip
 
 
+def is_ours(facts: Facts, name: str) -> bool:
+    """Whether a policy is there that ovsplan has made."""
+    return bool((facts.value(f"policy/{name}") or {}).get("ours"))
+
+
 def exists(facts: Facts, name: str) -> bool:
     """Whether the policy is there."""
     return isinstance(facts.get(f"policy/{name}"), Known)
@@ -236,10 +250,13 @@ def adopt_op(label: str, wanted: Mapping[str, Any], facts: Facts) -> Edit:
     """
     name, spec = wanted["metadata"]["name"], wanted["spec"]
     version = facts.get(f"policy/{name}/version")
-    operations = [
-        {"op": "replace", "path": "/spec", "value": dict(spec)},
-        {"op": "add", "path": "/metadata/labels", "value": {OURS: FIELD_MANAGER}},
-    ]
+    have = facts.value(f"policy/{name}") or {}
+    mark: dict[str, Any] = (
+        {"path": f"/metadata/labels/{OURS.replace('/', '~1')}", "value": FIELD_MANAGER}
+        if have.get("labelled")
+        else {"path": "/metadata/labels", "value": {OURS: FIELD_MANAGER}}
+    )
+    operations = [{"op": "replace", "path": "/spec", "value": dict(spec)}, {"op": "add", **mark}]
     return Edit(
         label=label,
         title=f"adopt policy {name}, its spec replaced: {documents.in_words(spec['desiredState'])}",
@@ -278,6 +295,7 @@ def _written(name: str, spec: Mapping[str, Any]) -> Changes:
         "at_once": spec.get("maxUnavailable"),
         "owner": "",
         "ours": True,
+        "labelled": True,
     }
     return (
         (f"policy/{name}", Known(have)),

@@ -141,6 +141,7 @@ def _policy(item: Mapping[str, Any]) -> dict[str, Any]:
         "at_once": spec.get("maxUnavailable"),
         "owner": owner(metadata),
         "ours": (metadata.get("labels") or {}).get(OURS) == FIELD_MANAGER,
+        "labelled": bool(metadata.get("labels")),
     }
 
 
@@ -157,6 +158,8 @@ def owner(metadata: Mapping[str, Any]) -> str:
     for key in TRACKED:
         if key in marks:
             return f"{key.partition('/')[0].split('.')[0]} ({key}: {marks[key]})"
+    if marks.get(OURS, FIELD_MANAGER) != FIELD_MANAGER:
+        return f"{marks[OURS]} ({OURS})"
     for reference in metadata.get("ownerReferences") or ():
         if reference.get("controller"):
             return f"{reference['kind']} {reference['name']}"

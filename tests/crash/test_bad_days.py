@@ -138,3 +138,56 @@ def test_a_gateway_that_answers_no_ping_costs_time_and_nothing_else(tmp_path: Pa
     document["spec"]["probes"] = {"gateway": "down"}
     job = job_of(tmp_path / "job", document, {"vmnet.yaml": (folder / "hot" / "vmnet.yaml").read_text()})
     well_done(job, job.apply())
+
+
+def test_a_replaced_policy_that_is_back_stops_every_further_node(job: Job) -> None:
+    with job.world() as world:
+        (old,) = world.cluster.list(*NNCP).items
+    assert job.apply(boundary=kill_when(*FIRST_NODE_DONE)).code == -9
+    with job.world() as world:
+        world.edit().cluster.write(
+            Create(Ref(*NNCP, "br-vmdata"), {"metadata": {"name": "br-vmdata"}, "spec": old["spec"]})
+        )
+        world.tick(1)
+    ended = job.apply()
+    assert ended.code == 4, ended.text
+    assert "worker-02/preflight" in ended.err and "policy/br-vmdata" in ended.err
+    assert policies(job) == ["br-vmdata", "br-vmdata-migrated-worker-01"]
+
+
+def role(value: str | None) -> dict[str, Any]:
+    return {"metadata": {"labels": {"node-role.kubernetes.io/worker": value}}}
+
+
+def test_a_node_that_joins_meanwhile_is_not_changed_at_one_stroke(tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "nncp"
+    document = yaml.safe_load((folder / "world.yaml").read_text())
+    document["spec"]["nodes"]["worker-04"] = {"ovn": "23.03.1"}
+    job = job_of(tmp_path / "job", document, {"vmnet.yaml": (folder / "hot" / "vmnet.yaml").read_text()})
+    with job.world() as world:
+        world.edit().cluster.write(MergePatch(Ref("v1", "Node", "worker-04"), role(None)))
+    assert job.apply(boundary=kill_when(*FIRST_NODE_DONE)).code == -9
+    with job.world() as world:
+        world.edit().cluster.write(MergePatch(Ref("v1", "Node", "worker-04"), role("")))
+    ended = job.apply()
+    assert ended.code == 4, ended.text
+    assert "worker-04 came under policy br-vmdata-migrated" in ended.err
+    with job.world() as world:
+        assert pairs(world, "worker-04")["vmnet"] == "br-vmdata"
+    assert "br-vmdata-migrated" not in policies(job)
+
+
+def test_a_policy_of_somebody_elses_with_our_name_is_left_alone(job: Job) -> None:
+    theirs = {"ovn": {"bridge-mappings": [{"localnet": "storage", "bridge": "br-phy", "state": "present"}]}}
+    spec = {"nodeSelector": {"kubernetes.io/hostname": "worker-02"}, "desiredState": theirs}
+    with job.world() as world:
+        world.edit().cluster.write(
+            Create(Ref(*NNCP, OWN), {"metadata": {"labels": {"team": "storage"}}, "spec": spec})
+        )
+        world.tick(30)
+    ended = job.apply()
+    assert ended.code == 7, ended.text
+    assert f"policy {OWN} is there, and ovsplan did not make it" in " ".join(ended.out.split())
+    with job.world() as world:
+        kept = world.cluster.get(Ref(*NNCP, OWN))
+    assert kept is not None and kept["spec"] == spec and kept["metadata"]["labels"] == {"team": "storage"}
