@@ -15,7 +15,7 @@ from typing import Any
 
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.checks import Check
-from plans.facts import KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
 from plans.guests import networks_of, vms_on
 from plans.maintenance import restarts
 from plans.maintenance.power import GONE_DEADLINE, UP_DEADLINE
@@ -197,7 +197,10 @@ def _others(move: Move, facts: Facts, done: Done) -> Next | None:
         return Stop(f"{move.vm} is being migrated by {under_way.value}, which does not end")
     check = Check(path, "ne", under_way.value, f"somebody else migrates {move.vm}")
     title = f"somebody else's migration of {move.vm} ({under_way.value}) to end"
-    return Perform((Wait(label=label, title=title, checks=(check,), deadline=MIGRATION_DEADLINE),))
+    over = ((path, ABSENT),)
+    return Perform(
+        (Wait(label=label, title=title, checks=(check,), deadline=MIGRATION_DEADLINE, changes=over),)
+    )
 
 
 def _attempt(move: Move, facts: Facts, done: Done) -> tuple[str, bool] | Stop:
