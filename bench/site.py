@@ -71,7 +71,7 @@ def node(number: int) -> Object:
 
 
 def machine(number: int, at: int) -> tuple[Object, Object]:
-    """A VM, and it running on a node: one network on the localnet, agent and all."""
+    """A VM, and it running on a node: one network on the localnet, guest-agent and all."""
     name, uid = f"vm-{number:05d}", f"00000000-0000-4000-8000-{number:012d}"
     spec = _guest(number)
     mac = spec["domain"]["devices"]["interfaces"][1]["macAddress"]
