@@ -45,7 +45,7 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
         if policies.is_labelled(network):
             outcomes += _diff_labelled(network, facts, survey)
         elif (outcome := _diff_shared(network, facts, survey)) is not None:
-            outcomes.append(outcome)
+            outcomes += [*_out_of_the_way(network, facts, outcome), outcome]
     for policy in desired.policies:
         outcomes += _diff_native(policy, facts, survey)
     return outcomes
@@ -190,6 +190,28 @@ def _diff_replaced(
         why=f"replaced by VMNetwork {' and '.join(networks)}; its export is kept, and deleting it reverts nothing on a node",
         data={"policy": name, "do": "withdraw"}, localnets=tuple(networks), phase=phase,
     )  # fmt: skip
+
+
+def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome) -> list[Outcome]:
+    """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04)."""
+    name = policies.shared_name(network)
+    have = facts.value(address(name))
+    moves = isinstance(outcome, Blocked) or (isinstance(outcome, Change) and outcome.data["drop"])
+    if (
+        not have
+        or not moves
+        or not documents.contradictions(have["document"], policies.final_document(network))
+    ):
+        return []
+    if have["owner"]:
+        return []  # named by the hazard of those that others keep
+    return [
+        Change(
+            address=address(name), kind="policy", node="", verb="-", before=_in_words(have["selector"], have["document"]), after="absent",
+            why="it would contradict what each node gets meanwhile; its export is kept, and deleting it reverts nothing on a node",
+            data={"policy": name, "do": "withdraw", "passing": True}, localnets=(network.name,), phase="prologue",
+        )
+    ]  # fmt: skip
 
 
 def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | None:
