@@ -6,7 +6,7 @@ it under its VMs; here such a policy is blocked, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from plans import ovs
@@ -15,11 +15,16 @@ from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Sam
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy
 from plans.facts import Absent, Facts, Unknown
+from plans.kinds.new_bridge import names_on
 from plans.nmstate import documents, policies
 from plans.ops import AnyOp, Record
 from plans.selection import matches
 
 ATTEMPTS = 3
+NODES_BRIDGE = "br-ex"
+OWNED_BRIDGES = (NODES_BRIDGE, ovs.INTEGRATION_BRIDGE)
+OWNED_LOCALNETS = ("physnet", "exgwphysnet")
+OUTSIDE = "let a VMNetwork move what rides on it, or convert the node outside ovsplan"
 
 
 def address(node: str, name: str) -> str:
@@ -70,21 +75,103 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
 
 
 def _moves_traffic(policy: NativePolicy, node: str, facts: Facts) -> list[str]:
-    pairs = facts.value(f"node/{node}/ovs/mappings")
-    if pairs is None:
+    """Why a policy would cut or move what VMs, or the node itself, ride on."""
+    document = policy.spec.desired_state
+    pairs, view = facts.value(f"node/{node}/ovs/mappings"), facts.value(f"node/{node}/ovs")
+    if pairs is None or view is None:
         return [f"cannot tell which localnets are mapped on {node}"]
-    moved = [
-        f"it moves localnet {localnet} from {pairs[localnet]} to {bridge} under its VMs: declare a VMNetwork for {localnet}, which does that safely"
-        for localnet, bridge in documents.mapped_pairs(policy.spec.desired_state).items()
-        if pairs.get(localnet, bridge) != bridge
+    return [
+        *_moved_localnets(document, pairs),
+        *_removed_bridges(document, pairs, view),
+        *_left_out(document, view),
+        *_taken_over(document, view),
+        *_cut_uplinks(document, pairs, view),
     ]
-    gone = documents.removed_bridges(policy.spec.desired_state)
-    moved += [
-        f"it takes {bridge} away, to which localnet {localnet} is mapped: let a VMNetwork for {localnet} replace it"
-        for localnet, bridge in pairs.items()
-        if bridge in gone
-    ]
-    return moved
+
+
+def _moved_localnets(document: documents.Document, pairs: Mapping[str, str]) -> Iterator[str]:
+    mapped, unmapped = documents.mapped_pairs(document), documents.unmapped_localnets(document)
+    for localnet in dict.fromkeys((*mapped, *unmapped)):
+        if localnet in OWNED_LOCALNETS:
+            yield f"it speaks of localnet {localnet}, the node's own way out, which belongs to OVN-Kubernetes: {OUTSIDE}"
+        elif localnet in unmapped and localnet in pairs:
+            yield (
+                f"it unmaps localnet {localnet}, which is mapped to {pairs[localnet]}, under its VMs: "
+                f"declare a VMNetwork for {localnet}, or unmap it outside ovsplan"
+            )
+        elif pairs.get(localnet, mapped.get(localnet)) != mapped.get(localnet):
+            yield (
+                f"it moves localnet {localnet} from {pairs[localnet]} to {mapped[localnet]} under its VMs: "
+                f"declare a VMNetwork for {localnet}, which does that safely"
+            )
+
+
+def _removed_bridges(document: documents.Document, pairs: Mapping[str, str], view: ovs.View) -> Iterator[str]:
+    off = documents.switched_off(document)
+    for localnet, bridge in pairs.items():
+        if bridge in off and bridge not in OWNED_BRIDGES:
+            yield (
+                f"it takes {bridge} {'down' if off[bridge] == 'down' else 'away'}, to which localnet {localnet} is mapped: "
+                f"let a VMNetwork for {localnet} replace it"
+            )
+    for name, state in off.items():
+        if name in OWNED_BRIDGES:
+            yield f"it sets {name} {state}, which belongs to OVN-Kubernetes: {OUTSIDE}"
+        for port, other in _joined(view, name):
+            yield f"it sets bridge {name} {state}, whose port {port} leads to bridge {other}: {OUTSIDE}"
+
+
+def _joined(view: ovs.View, bridge: str) -> Iterator[tuple[str, str]]:
+    """The patch ports of a bridge that are not OVN's, each with the bridge (or the port) at its other end."""
+    ports = view["bridges"].get(bridge, {}).get("ports", {})
+    for name, port in ports.items():
+        if name in ovs.patch_ports(view, bridge):
+            continue
+        for interface in port["interfaces"]:
+            if interface["type"] == "patch":
+                peer = str(interface["options"].get("peer"))
+                yield name, next(iter(ovs.bridges_of_port(view, peer)), peer)
+
+
+def _left_out(document: documents.Document, view: ovs.View) -> Iterator[str]:
+    for bridge, listed in documents.port_lists(document).items():
+        now = names_on(view, bridge) - {bridge, *ovs.patch_ports(view, bridge)}
+        for port in sorted(now - listed):
+            yield (
+                f"its port list of {bridge} leaves out {port}, which is on it now and would go: list it too, "
+                "or let a VMNetwork make the bridge by its ports"
+            )
+
+
+def _taken_over(document: documents.Document, view: ovs.View) -> Iterator[str]:
+    wanted = {(bridge, port) for bridge, ports in documents.port_lists(document).items() for port in ports}
+    wanted |= {*documents.ports_of(document)}
+    wanted |= {(bridge, port) for port, bridge in documents.controllers(document).items()}
+    for holder, port in sorted(wanted):
+        for bridge in view["bridges"]:
+            if bridge != holder and port in names_on(view, bridge):
+                where = f"puts it under {holder}" if holder else "puts it under no bridge"
+                yield f"port {port} is under bridge {bridge} now, and it {where}: {OUTSIDE}"
+
+
+def _cut_uplinks(document: documents.Document, pairs: Mapping[str, str], view: ovs.View) -> Iterator[str]:
+    off = documents.switched_off(document)
+    for bridge in sorted(_carriers(pairs, view)):
+        for port, nics in ovs.uplinks(view, bridge).items():
+            for name in sorted({port, *(nic["name"] for nic in nics)} & {*off}):
+                yield f"it sets {name} {off[name]}, an uplink of bridge {bridge} that traffic rides on: {OUTSIDE}"
+
+
+def _carriers(pairs: Mapping[str, str], view: ovs.View) -> set[str]:
+    """The bridges that localnets, or the node itself, leave by: the mapped ones and those joined to them."""
+    found: set[str] = set()
+    ahead = [NODES_BRIDGE, *pairs.values()]
+    while ahead:
+        bridge = ahead.pop()
+        if bridge not in found and bridge in view["bridges"]:
+            found.add(bridge)
+            ahead += [other for _, other in _joined(view, bridge)]
+    return found
 
 
 def nncp(change: Change, context: Context) -> Action:
@@ -122,13 +209,19 @@ def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
 
 
 def verify(change: Change, context: Context) -> tuple[Check, ...]:
-    """What the policy maps is mapped, to a bridge that has an uplink (H53: a mistyped NIC is no error to nmstate)."""
-    at = f"node/{change.node}/ovs"
-    pairs = documents.mapped_pairs(change.data["document"])
-    mapped = [Check(f"{at}/mapping/{localnet}", "eq", bridge) for localnet, bridge in sorted(pairs.items())]
+    """What the policy maps is mapped, to a bridge that has an uplink (H53: a mistyped NIC is no error to nmstate).
+
+    What the node had besides is still there: OVN-Kubernetes' mappings, and a live uplink of every bridge that had one.
+    """
+    at, document = f"node/{change.node}/ovs", change.data["document"]
+    before, view = context.facts.value(f"{at}/mappings", {}), context.facts.value(at, {"bridges": {}})
+    pairs = documents.mapped_pairs(document)
+    kept = {n: before[n] for n in OWNED_LOCALNETS if n in before}
+    gone = documents.switched_off(document)
+    live = {b for b in view["bridges"] if b not in gone and ovs.live_uplinks(view, b)}
     return (
-        *mapped,
-        *(Check(f"{at}/bridge/{bridge}/uplinks", "min", 1) for bridge in sorted({*pairs.values()})),
+        *(Check(f"{at}/mapping/{n}", "eq", bridge) for n, bridge in sorted({**pairs, **kept}.items())),
+        *(Check(f"{at}/bridge/{bridge}/uplinks", "min", 1) for bridge in sorted({*pairs.values(), *live})),
     )
 
 

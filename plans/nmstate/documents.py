@@ -164,6 +164,39 @@ def removed_bridges(document: Document) -> list[str]:
     ]
 
 
+def switched_off(document: Document) -> dict[str, str]:
+    """The interfaces that a document takes away or down: name → `absent` or `down`."""
+    states = {str(i.get("name")): str(i.get("state", "up")) for i in _interfaces(document)}
+    return {name: state for name, state in states.items() if state in ("absent", "down")}
+
+
+def port_lists(document: Document) -> dict[str, set[str]]:
+    """The bridges whose ports a document lists: bridge → every port and bond member of that list."""
+    found: dict[str, set[str]] = {}
+    for interface in _interfaces(document):
+        bridge = interface.get("bridge")
+        ports = bridge.get("port") if isinstance(bridge, Mapping) else None
+        if interface.get("state") != "absent" and isinstance(ports, list):
+            names = {str(port.get("name")) for port in ports if isinstance(port, Mapping)}
+            name = str(interface.get("name"))
+            found[name] = names | {port for bridge, port in ports_of({"interfaces": [interface]})}
+    return found
+
+
+def unmapped_localnets(document: Document) -> list[str]:
+    """The localnets that a document wants on no bridge."""
+    return [str(e.get("localnet")) for e in _mappings(document) if e.get("state") == "absent"]
+
+
+def controllers(document: Document) -> dict[str, str]:
+    """The interfaces that a document puts under a controller by name (`""` is under none)."""
+    return {
+        str(i.get("name")): str(i.get("controller") or "")
+        for i in _interfaces(document)
+        if "controller" in i and i.get("state") != "absent"
+    }
+
+
 def mapped_pairs(document: Document) -> dict[str, str]:
     """The localnets that a document maps, and to which bridge."""
     return {
