@@ -227,6 +227,7 @@ def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     yield from _duplicates(declared)
     yield from between_networks(declared)
     yield from _second_rollouts(declared)
+    yield from _policies_collide(declared)
     networks = [one for one in declared if one.kind == "VMNetwork"]
     for network in networks:
         yield from _replaces_itself(network)
@@ -246,6 +247,39 @@ def _duplicates(declared: Sequence[Declared]) -> Iterator[Problem]:
             place = earlier.document.place(("metadata", "name"))
             message = f"{one.kind} {one.name!r} is declared here and at {place}. Remove one."
             yield one.problem(("metadata", "name"), message)
+
+
+def _policies_collide(declared: Sequence[Declared]) -> Iterator[Problem]:
+    """One policy's name for two things: the later would overwrite the earlier."""
+    first: dict[str, Declared] = {}
+    for one in declared:
+        for name in _policy_names(one):
+            earlier = first.setdefault(name, one)
+            if (earlier.kind, earlier.name) != (one.kind, one.name):
+                place = earlier.document.place(_named_at(earlier))
+                message = (
+                    f"policy {name!r} would be written for this {one.kind} and for {earlier.kind} {earlier.name!r} ({place}). "
+                    "Give one of them another name (spec.delivery.policy of a VMNetwork)."
+                )
+                yield one.problem(_named_at(one), message)
+                break
+
+
+def _policy_names(one: Declared) -> list[str]:
+    # Imported here: the names are made in a module that imports this package.
+    from plans.nmstate import policies
+
+    if isinstance(one.model, NativePolicy):
+        return [one.model.name]
+    if not isinstance(one.model, VMNetwork):
+        return []
+    labelled = [policies.mapping_name(one.model)] if policies.is_labelled(one.model) else []
+    return [policies.shared_name(one.model), *labelled]
+
+
+def _named_at(one: Declared) -> Loc:
+    given = ("spec", "delivery", "policy")
+    return given if one.kind == "VMNetwork" and one.text(*given) else ("metadata", "name")
 
 
 def _second_rollouts(declared: Sequence[Declared]) -> Iterator[Problem]:

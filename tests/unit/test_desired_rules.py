@@ -714,6 +714,33 @@ ROLLOUTS = [
 
 BETWEEN = [
     case(
+        "one policy for two networks",
+        [network("a", more="  delivery: {policy: p}\n"), network("b", more="  delivery: {policy: p}\n")],
+        "b.yaml:6:22: spec.delivery.policy: policy 'p' would be written for this VMNetwork and for VMNetwork 'a' "
+        "(a.yaml:6). Give one of them another name (spec.delivery.policy of a VMNetwork).",
+    ),
+    case(
+        "localnets that differ in case",
+        [network("vmnet"), network("VMnet")],
+        "b.yaml:3:18: metadata.name: policy 'ovsplan-vmnet' would be written for this VMNetwork and for "
+        "VMNetwork 'vmnet' (a.yaml:3). Give one of them another name (spec.delivery.policy of a VMNetwork).",
+    ),
+    case(
+        "the policy of a network and a native one",
+        [network("a", more="  delivery: {policy: p}\n"), policy("{interfaces: []}")],
+        "b.yaml:3:18: metadata.name: policy 'p' would be written for this NodeNetworkConfigurationPolicy and for "
+        "VMNetwork 'a' (a.yaml:6). Give one of them another name (spec.delivery.policy of a VMNetwork).",
+    ),
+    case(
+        "the policy that maps for labels",
+        [
+            network("a", more="  delivery: {policy: p, strategy: labelled, label: site/a}\n"),
+            network("b", more="  delivery: {policy: p-mapping}\n"),
+        ],
+        "b.yaml:6:22: spec.delivery.policy: policy 'p-mapping' would be written for this VMNetwork and for "
+        "VMNetwork 'a' (a.yaml:6). Give one of them another name (spec.delivery.policy of a VMNetwork).",
+    ),
+    case(
         "duplicate",
         [N, "---\n" + N],
         "b.yaml:4:18: metadata.name: VMNetwork 'vmnet' is declared here and at a.yaml:3. Remove one.",
