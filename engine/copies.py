@@ -61,6 +61,8 @@ class Copy:
     images: tuple[Part, ...]
     version: str
     size: int
+    last_image: str = ""
+    """Which before-image it has last, by `_mark`."""
 
     @property
     def is_unfinished(self) -> bool:
@@ -199,6 +201,7 @@ class Copies:
             images=images,
             version=str(secret["metadata"]["resourceVersion"]),
             size=sum(part.size for part in found),
+            last_image=str(index.get("last_image", "")),
         )
 
     def _read_part(self, run: str, part: Part) -> bytes:
@@ -234,6 +237,7 @@ class RunCopy:
         self._images: list[Part] = []
         self._tail: list[Image] = []
         self._last_image = 0
+        self._last_kept = ""
 
     def begin(self, found: Copy | None) -> None:
         """Write the plan and the first head; `found` is the copy that is there already, of a run that goes on."""
@@ -242,17 +246,19 @@ class RunCopy:
         else:
             self._plan_part, self._head = found.plan, found.journal
             self._images, self._version = list(found.images), found.version
-            kept = images_after(self._store, self._run.id, 0)
-            self._last_image = kept[-1].id if kept else 0
-        self.push(images=False)
+            # Taken is not kept: what a process took that died, or that kept no copy, is written now.
+            taken = images_after(self._store, self._run.id, 0)
+            self._last_kept = found.last_image
+            self._last_image = next((i.id for i in taken if _mark(i) == found.last_image), 0)
+        self.push(images=found is not None)
 
     def push(self, *, images: bool) -> None:
         """Write the head as it stands, with the before-images taken since when `images`. Raises PortError, Locked."""
         self._guard()
-        fresh = images_after(self._store, self._run.id, self._last_image)
-        if fresh and images:
+        fresh = images_after(self._store, self._run.id, self._last_image) if images else []
+        if fresh:
             self._keep(fresh)
-        self._last_image = fresh[-1].id if fresh else self._last_image
+            self._last_image, self._last_kept = fresh[-1].id, _mark(fresh[-1])
         head = self._heads.now()
         name = _turn("journal", self._head)
         self._head = self._copies.write(self._run.id, name, canonical(head).encode())
@@ -277,6 +283,7 @@ class RunCopy:
             "head": asdict(self._head),
             "plan": asdict(self._plan_part),
             "images": [asdict(part) for part in self._images],
+            "last_image": self._last_kept,
         }
         try:
             self._version = self._copies.write_head(self._run.id, index, status, self._version)
@@ -301,6 +308,11 @@ class RunCopy:
         rows = [{key: value for key, value in asdict(image).items() if key != "id"} for image in self._tail]
         name = _turn(f"images-{at}", self._images[at] if at < len(self._images) else None)
         self._images[at:] = [self._copies.write(self._run.id, name, canonical(rows).encode())]
+
+
+def _mark(image: Image) -> str:
+    """What tells a before-image from every other one, in any store."""
+    return f"{image.sha256} {image.taken_at}"
 
 
 def _turn(name: str, before: Part | None) -> str:

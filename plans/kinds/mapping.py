@@ -658,15 +658,15 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if mapped != (to or None):
         if state in policies.OVER[1:]:
             return Stop(policies.failure(facts, node, name))
-        if state == "waiting" and "mapped" in done.outcomes:
+        if state == "waiting" and (done.outcomes.get("begun") == "timed-out" or "mapped" in done.outcomes):
             return Stop(policies.failure(facts, node, name))
         if state == "available" or "mapped" in done.outcomes:
             return Stop(
                 f"policy {name} is {state} on {node}, and {args['localnet']} is still mapped to {mapped or 'no bridge'}"
             )
-        return Perform(
-            (_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE),), unbroken=True
-        )
+        if "begun" not in done.outcomes:
+            return Perform((_await_handler(args),), unbroken=True)
+        return Perform((_await_mapping(args, view),), unbroken=True)
     follow = (cold_remap if args["cold"] else hot_remap) if to else unmap
     upcoming = follow(args, facts, done)
     if not isinstance(upcoming, Finished):
@@ -696,11 +696,25 @@ def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: D
         )
     burst: list[AnyOp] = [policies.enforce_op("policy", args, facts)]
     if ovs.parse_mappings(view["mapping"]).get(args["localnet"]) != (args["bridge"] or None):
-        burst.append(_await_mapping(args, view, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE))
+        burst.append(_await_handler(args))
     return Perform(tuple(burst), unbroken=True)
 
 
-def _await_mapping(args: Mapping[str, Any], view: ovs.View, deadline: float) -> Wait:
+def _await_handler(args: Mapping[str, Any]) -> Wait:
+    """Wait until the node's handler has begun with the policy: one that never begins is not waited for any longer."""
+    node, name, localnet, to = args["node"], args["policy"], args["localnet"], args["bridge"]
+    state, mapping = policies.state_path(node, name), f"node/{node}/ovs/mapping/{localnet}"
+    why = f"policy {name} has not reached the handler of {node} yet"
+    return Wait(
+        label="begun",
+        title=f"the handler of {node} has begun with policy {name}",
+        checks=(Check(state, "present", why=why), Check(state, "ne", "waiting", why)),
+        unless=(Check(mapping, "eq", to) if to else Check(mapping, "absent"),),
+        deadline=policies.SEEN_DEADLINE,
+    )
+
+
+def _await_mapping(args: Mapping[str, Any], view: ovs.View) -> Wait:
     """Wait until nmstate has written the mapping. Waited for in the database: the enactment is seconds behind it."""
     node, name, localnet, to = args["node"], args["policy"], args["localnet"], args["bridge"]
     path = f"node/{node}/ovs/mapping/{localnet}"
@@ -720,7 +734,7 @@ def _await_mapping(args: Mapping[str, Any], view: ovs.View, deadline: float) -> 
             else Check(path, "absent"),
         ),
         unless=tuple(Check(policies.state_path(node, name), "eq", over) for over in policies.OVER[1:]),
-        deadline=deadline,
+        deadline=policies.APPLY_DEADLINE,
         changes=ovs.changes(node, view, ovs.with_mapping(view, text)),
     )
 

@@ -19,7 +19,7 @@ from plans.facts import Absent, Facts, Known, Unknown
 from plans.kinds import native
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import made_by_network_manager
-from plans.ops import AnyOp, Record, Wait
+from plans.ops import AnyOp, ListRequest, Record, Wait
 from plans.selection import nodes_of_policy, selected_nodes
 
 GONE_DEADLINE = 60.0
@@ -345,7 +345,14 @@ def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if isinstance(fact, Known):
         if "export" not in done.outcomes:
             return Perform(
-                (Record(label="export", title=f"export policy {name}", views=(f"policy:{name}",)),)
+                (
+                    Record(
+                        label="export",
+                        title=f"export policy {name}",
+                        views=(f"policy:{name}",),
+                        requests=(ListRequest(*policies.POLICY, fields=(("metadata.name", name),)),),
+                    ),
+                )
             )
         if facts.value(f"policy/{name}/editable") is False and "ended" not in done.outcomes:
             # An apply that runs is completed, also after the policy is deleted: it would strike later (H39).

@@ -12,6 +12,7 @@ from typing import Any
 from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, routine
 from plans.facts import Facts
+from plans.nmstate.policies import POLICY
 from plans.ops import ListRequest, Record, SelectRequest
 from plans.readings import cluster
 
@@ -35,13 +36,14 @@ def inventory(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Record everything at one go."""
     if done.has("inventory"):
         return Finished(f"kept in the state database; `ovsplan show {done.run} --inventory` prints it")
-    objects = tuple(ListRequest(*kind) for kind in (cluster.NAD, cluster.VM, cluster.VMI, ("v1", "Node")))
+    kinds = (cluster.NAD, cluster.VM, cluster.VMI, ("v1", "Node"), POLICY)
+    objects = tuple(ListRequest(*kind, optional=kind != ("v1", "Node")) for kind in kinds)
     dumps = tuple(SelectRequest(node, ovs.TABLES) for node in args["nodes"])
     return Perform(
         (
             Record(
                 label="inventory",
-                title="record NADs, VMs, nodes and each node's database",
+                title="record NADs, VMs, nodes, policies and each node's database",
                 requests=(*objects, *dumps),
             ),
         )

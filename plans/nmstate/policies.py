@@ -10,6 +10,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from plans.actions import Done, Perform, Stop
@@ -126,7 +127,9 @@ def enforce_op(label: str, args: Mapping[str, Any], facts: Facts) -> Apply | Pat
     """The op that brings the policy of a step into force on its node."""
     if args.get("label"):
         return label_op(label, args, args["label"]["value"], facts)
-    return apply_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
+    op = apply_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
+    anew = (state_path(args["node"], args["policy"]), Known("waiting"))
+    return replace(op, changes=(*op.changes, anew))
 
 
 def retract_op(label: str, args: Mapping[str, Any], facts: Facts) -> Delete | Patch:

@@ -142,7 +142,11 @@ def _card(rows: Rows, name: str) -> dict[str, Any]:
     holder = next(
         (b for b, bridge in rows.bridges.items() for p in bridge.ports.values() if name in _names(p)), None
     )
-    state: dict[str, Any] = {"name": name, "type": ETHERNET, "state": "up" if rows.nics[name] == "up" else "down"}
+    state: dict[str, Any] = {
+        "name": name,
+        "type": ETHERNET,
+        "state": "up" if rows.nics[name] == "up" else "down",
+    }
     if name in rows.mtus:
         state |= {"mtu": rows.mtus[name], "max-mtu": rows.most_mtus[name]}
     return {**state, "controller": holder} if holder else state

@@ -166,7 +166,11 @@ def _is_guarded(op: Transact) -> bool:
 def test_no_plan_changes_a_nad_or_a_vm_that_nobody_declared(plan: Plan) -> None:
     written = {op.ref.kind for op in _every_op(plan) if isinstance(op, Patch | Create)}
     asked_for = {"network": NAD[1], "attachment": VM[1], "l2advertisement": ADVERTISEMENT[1]}
-    declared = {kind for name, kind in asked_for.items() if any(c.address.startswith(f"{name}/") for c in plan.cluster)}
+    declared = {
+        kind
+        for name, kind in asked_for.items()
+        if any(c.address.startswith(f"{name}/") for c in plan.cluster)
+    }
     restarted = {VM[1] for node in plan.nodes if node.restarting}
     beside = {"Pod"} if any(a.routine in ("canary@1", "evict@1") for a in plan.actions) else set()
     assert written <= {"Node", "VirtualMachineInstanceMigration", *declared, *restarted, *beside}

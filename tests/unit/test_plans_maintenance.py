@@ -304,7 +304,7 @@ def test_a_path_that_failed_its_proof_is_cordoned_and_then_left() -> None:
     )
 
 
-def test_the_inventory_is_of_five_things_and_every_node() -> None:
+def test_the_inventory_is_of_the_objects_and_every_node() -> None:
     (record,) = ops(ask("inventory@1", facts(), {"nodes": ["w", "x"]}))
     assert isinstance(record, Record)
     asked = [
@@ -316,6 +316,7 @@ def test_the_inventory_is_of_five_things_and_every_node() -> None:
         "VirtualMachine",
         "VirtualMachineInstance",
         "Node",
+        "NodeNetworkConfigurationPolicy",
         "w: Open_vSwitch,Bridge,Port,Interface",
         "x: Open_vSwitch,Bridge,Port,Interface",
     ]
