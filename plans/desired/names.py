@@ -16,7 +16,9 @@ _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _VM_INTERFACE = re.compile(r"[A-Za-z0-9_-]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
-_OWNED_LOCALNETS = ("physnet", "exgwphysnet")
+OWNED_LOCALNETS = ("physnet", "exgwphysnet")
+"""The localnets of OVN-Kubernetes: nobody else maps them (H01)."""
+
 _LONGEST_INTERFACE = 15
 _LONGEST_NAME = 253
 _LONGEST_LABEL = 63
@@ -59,7 +61,7 @@ def bridge_to_replace(name: str) -> str:
 
 def localnet_name(name: str) -> str:
     """A physicalNetworkName: the left side of a pair of ovn-bridge-mappings."""
-    if name in _OWNED_LOCALNETS:
+    if name in OWNED_LOCALNETS:
         raise ValueError(
             f"{name!r} belongs to OVN-Kubernetes: every node's own way out is mapped by it (H01). "
             "Choose another localnet."

@@ -14,6 +14,7 @@ from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Same
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy
+from plans.desired.names import OWNED_LOCALNETS
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds.new_bridge import names_on
 from plans.nmstate import documents, policies
@@ -23,7 +24,6 @@ from plans.selection import matches
 ATTEMPTS = 3
 NODES_BRIDGE = "br-ex"
 OWNED_BRIDGES = (NODES_BRIDGE, ovs.INTEGRATION_BRIDGE)
-OWNED_LOCALNETS = ("physnet", "exgwphysnet")
 OUTSIDE = "let a VMNetwork move what rides on it, or convert the node outside ovsplan"
 
 
