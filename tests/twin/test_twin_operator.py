@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from providers.ports import Apply, Create, Delete, JsonPatch, MergePatch, Ref, Refused
-from providers.twin import TwinWorld, WorldError
+from providers.twin import TwinWorld, WorldError, init_world, open_world
 from twin import worlds
 from twin.nmstate_worlds import (
     ABSENT,
@@ -686,3 +686,13 @@ def test_a_handler_that_starts_applies_each_policy_once(world: TwinWorld) -> Non
     until(world, ref, "Available", 6)
     world.tick(6)
     assert states(history(world, nnce_ref("node1", "map"), since)) == ["", "Progressing", "Available"]
+
+
+def test_a_world_that_slept_for_months_is_awake_at_once(tmp_path: Path) -> None:
+    """On the wall's clock its handlers do not make up for each report that they have missed."""
+    spec = {"nmstate": "2.2.62", "nodes": {"worker-01": {"nics": {"ens33": "up"}, "bridges": {}}}}
+    init_world(spec, tmp_path / "world")
+    with open_world(tmp_path / "world", wall_clock=True) as world:
+        (report,) = world.cluster.list("nmstate.io/v1beta1", "NodeNetworkState").items
+        assert report["metadata"]["name"] == "worker-01"
+        assert len(world.log()) == 1
