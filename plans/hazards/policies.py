@@ -36,8 +36,10 @@ def contradictions(scene: Scene) -> list[Finding]:
     }
     for network in scene.desired.networks:
         wanted = policies.final_document(network)
+        selected = selected_nodes(network, scene.facts)
+        own = {policies.mapping_name(network), *(policies.node_name(network, node) for node in selected)}
         for name, have in there.items():
-            if name in shared or have["ours"]:
+            if name in shared or (have["ours"] and name in own):
                 continue
             reasons = documents.contradictions(wanted, have["document"])
             for node, carried in labels.items() if reasons else ():
