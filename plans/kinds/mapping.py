@@ -499,7 +499,7 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     left = sorted({g.vm for g in guests(facts, node, localnet)})
     if left:
         return Stop(
-            f"{node} still runs {', '.join(left)}, which use {localnet}: a cold remap would cut them",
+            f"{node} still runs {', '.join(left)}, which use {localnet}: a cold remap would cut them. Move them away (`virtctl migrate`), then `ovsplan apply` goes on",
             moved=True,
         )
     if (wait := _ovn_settle(args, facts, done)) is not None:
@@ -646,7 +646,7 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
     if args["cold"] and (left := sorted({g.vm for g in guests(facts, node, args["localnet"])})):
         return Stop(
-            f"{node} still runs {', '.join(left)}, which use {args['localnet']}: a cold remap would cut them",
+            f"{node} still runs {', '.join(left)}, which use {args['localnet']}: a cold remap would cut them. Move them away (`virtctl migrate`), then `ovsplan apply` goes on",
             moved=True,
         )
     if (settle := _ovn_settle(args, facts, done)) is not None:
