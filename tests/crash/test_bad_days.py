@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from crash.lives import ROOT, Ended, Job, job_of, kill_when, make_job
+from crash.lives import ROOT, Ended, Job, job_of, kill_when
 from crash.others import pairs
 from providers.ports import Create, Delete, MergePatch, Ref
 
@@ -18,9 +18,16 @@ OWN = "br-vmdata-migrated-worker-02"
 FIRST_NODE_DONE = ("step-done", 9)
 
 
+def site(folder: Path) -> Job:
+    """The whole of examples/nncp."""
+    example = ROOT / "examples" / "nncp"
+    document = yaml.safe_load((example / "world.yaml").read_text())
+    return job_of(folder, document, {"vmnet.yaml": (example / "hot" / "vmnet.yaml").read_text()})
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return make_job(tmp_path / "job", "nncp")
+    return site(tmp_path / "job")
 
 
 def crash_in_the_second_node(job: Job) -> None:
@@ -83,7 +90,7 @@ def test_an_enactment_deleted_by_hand_is_said_and_can_be_mended(job: Job) -> Non
 
 
 def test_a_handler_that_never_comes_is_waited_for_and_then_named(tmp_path: Path) -> None:
-    job = make_job(tmp_path / "job", "nncp")
+    job = site(tmp_path / "job")
     crashed = job.apply(boundary=kill_when(*FIRST_NODE_DONE))
     assert crashed.code == -9
     with job.world() as world:
