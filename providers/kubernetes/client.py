@@ -128,6 +128,7 @@ class KubernetesCluster:
                         silent_at = time.monotonic() + timeout
                 except Unreachable:
                     pass
+            # A server that ends every stream at once is not asked without a pause; there is nothing to await.
             time.sleep(max(min(_FIRST_PAUSE, silent_at - time.monotonic()), 0.0))
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:
@@ -211,6 +212,7 @@ class KubernetesCluster:
                 wait = max(pause, asked)
                 if not _repeatable(call, error) or time.monotonic() + wait > end:
                     raise
+            # The server asked for this pause, or was not reached: nothing tells when it can be.
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -16,4 +16,5 @@ class SystemClock:
 
     def wait_until(self, instant: float) -> None:
         while (left := instant - time.time()) > 0:
+            # To wait for an instant is all that is asked of a clock.
             time.sleep(left)

@@ -194,6 +194,7 @@ class Connection:
         try:
             standing = _says(master, token.encode(), deadline)
         except BaseException:
+            # Whatever ends the wait, Ctrl-C included, no connection is left standing that nobody knows.
             _bury(master)
             raise
         told = log.read_text(encoding="utf-8", errors="replace")

@@ -94,7 +94,7 @@ def _check_cards(desired: Desired, rows: Rows) -> None:
 
 
 def _unknown(what: str) -> NmstateError:
-    return NmstateError(f"NmstateError: NotImplementedError: the twin knows {what}")
+    return NmstateError(f"NmstateError: NotSupportedError: the twin knows {what}")
 
 
 def _check_mapped(desired: Desired, shown: State) -> None:

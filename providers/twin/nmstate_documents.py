@@ -395,7 +395,7 @@ def policy(document: Any) -> dict[str, Any]:
             f"unknown field `{found}`, expected {_choice(allowed)}"
         )
     if document.get("capture"):
-        raise NmstateError("NmstateError: NotImplementedError: the twin knows no captures")
+        raise NmstateError("NmstateError: NotSupportedError: the twin knows no captures")
     state = document.get("desired", document.get("desiredState")) or {}
     parse(state, "NmstateError: InvalidArgument: ")
     written = {"interfaces": [], **state}

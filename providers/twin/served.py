@@ -165,6 +165,7 @@ class Desk:
             raise Unreachable(f"{request.port} {request.node}: connection refused (injected)")
         if effect in ("hang", "lose-reply"):
             if effect == "hang" and self.host.wall_clock:
+                # A call that hangs takes its time from the caller; that is the fault.
                 time.sleep(request.timeout)
             raise InDoubt(f"{request.port} {request.node}: no answer to {request.verb} (injected)")
         os.kill(os.getpid(), signal.SIGKILL)
