@@ -6,7 +6,7 @@ from plans import ovs
 from plans.document import Finding
 from plans.facts import Absent, Known, Unknown, show
 from plans.hazards import Scene
-from plans.kinds.mapping import OVN_SETTLE
+from plans.remap.before import OVN_SETTLE
 
 
 def physnet_missing(scene: Scene) -> list[Finding]:
