@@ -62,7 +62,7 @@ def up_checks(vm: str) -> tuple[Check, ...]:
 def stop_op(label: str, vm: str, before: str, facts: Facts) -> Patch:
     """Stop the VM, and note on it how it ran."""
     at = f"machine/{vm}"
-    patch = {"metadata": {"annotations": {RUN_STRATEGY: before}}, "spec": _spec(before, HALTED)}
+    patch = {"metadata": {"annotations": {RUN_STRATEGY: before}}, "spec": _spec(vm, HALTED, facts)}
     changes: Changes = ((f"{at}/run", Known(HALTED)), (f"{at}/recorded", Known(before)))
     return patch_op(label, f"stop {vm}, and note on it that it had {before}", vm, patch, facts, changes)
 
@@ -73,7 +73,7 @@ def start_op(label: str, vm: str, before: str, facts: Facts, *, keep_note: bool 
     For a VM that had Always nothing else is left to do: its note goes at once, unless `keep_note`.
     """
     at = f"machine/{vm}"
-    patch: dict[str, Any] = {"spec": _spec(before, ALWAYS)}
+    patch: dict[str, Any] = {"spec": _spec(vm, ALWAYS, facts)}
     changes: Changes = ((f"{at}/run", Known(ALWAYS)),)
     if is_always(before) and not keep_note:
         patch["metadata"] = {"annotations": {RUN_STRATEGY: None}}
@@ -85,8 +85,14 @@ def restore_op(label: str, vm: str, before: str, facts: Facts) -> Patch:
     """Give the VM back its run strategy, and take the note away."""
     at, run = f"machine/{vm}", before.partition("=")[2]
     run = {"true": ALWAYS, "false": HALTED}.get(run, run)
-    patch = {"metadata": {"annotations": {RUN_STRATEGY: None}}, "spec": _spec(before, run)}
-    changes: Changes = ((f"{at}/run", Known(run)), (f"{at}/recorded", ABSENT))
+    spec = _spec(vm, run, facts)
+    patch = {"metadata": {"annotations": {RUN_STRATEGY: None}}, "spec": spec}
+    field = "runStrategy" if "runStrategy" in spec else "running"
+    changes: Changes = (
+        (f"{at}/run", Known(run)),
+        (f"{at}/field", Known(field)),
+        (f"{at}/recorded", ABSENT),
+    )
     return patch_op(label, f"give {vm} back its run strategy {before}", vm, patch, facts, changes)
 
 
@@ -104,6 +110,12 @@ def patch_op(
     )  # fmt: skip
 
 
-def _spec(before: str, run: str) -> dict[str, Any]:
-    """The one field of a VM that says how it runs, whichever it uses, saying `run` (H16: never both)."""
-    return {"running": run == ALWAYS} if before.startswith("running=") else {"runStrategy": run}
+def _spec(vm: str, run: str, facts: Facts) -> dict[str, Any]:
+    """What makes the VM run as `run`, in the field that it uses now: the server refuses both fields in one VM (H16).
+
+    Somebody may have moved it from one field to the other since it was stopped. `running` can say Always and Halted
+    only; for what it can't say, it gives way.
+    """
+    if facts.value(f"machine/{vm}/field") != "running":
+        return {"runStrategy": run}
+    return {"running": run == ALWAYS} if run in (ALWAYS, HALTED) else {"running": None, "runStrategy": run}

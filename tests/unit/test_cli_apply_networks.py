@@ -201,6 +201,27 @@ def _annotations(job: Job, name: str) -> Mapping[str, str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("note", "now", "after"),
+    [
+        ("running=true", {"runStrategy": "Halted"}, {"runStrategy": "Always"}),
+        ("runStrategy=Manual", {"running": False, "runStrategy": None}, {"runStrategy": "Manual"}),
+        ("runStrategy=Always", {"running": False, "runStrategy": None}, {"running": True}),
+    ],
+)
+def test_a_stopped_vm_that_somebody_moved_to_the_other_field_is_restored_all_the_same(
+    note: str, now: dict[str, Any], after: dict[str, Any], tmp_path: Path
+) -> None:
+    job = job_for(tmp_path, ATTACHED, {"vms": {"default/web-1": {"runStrategy": "Halted", "node": None}}})
+    somebody(job, MergePatch(vm_ref("web-1"), {"metadata": {"annotations": {NOTE: note}}, "spec": now}))
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    vm = get(job, vm_ref("web-1"))
+    assert {field: vm["spec"][field] for field in ("running", "runStrategy") if field in vm["spec"]} == after
+    assert NOTE not in _annotations(job, "web-1")
+    assert guest(job, "web-1")["status"]["phase"] == "Running"
+
+
 def test_a_run_strategy_that_changed_since_the_plan_stops_the_run_untouched(tmp_path: Path) -> None:
     job = job_for(tmp_path, ATTACHED)
     assert job.run("plan", "--out", "plan.json").code == 0
