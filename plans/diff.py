@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from plans.changes import Blocked, Change, Choice, Outcome, Same, Survey
-from plans.desired import Desired
+from plans.desired import Desired, VMNetwork
 from plans.errors import InputError, PlanError, Problem
-from plans.facts import Facts, Unknown
+from plans.facts import Absent, Facts, Unknown
 from plans.kinds import CLUSTER_KINDS, KINDS
+from plans.nmstate import names
 from plans.selection import nodes_of_policy, selected_nodes
 
 
@@ -37,9 +38,11 @@ class ClusterDiff:
 def diff(desired: Desired, facts: Facts, only: Collection[str] = ()) -> list[NodeDiff]:
     """Every selected node, sorted by name; with `only`, those of them that it names.
 
-    Raises InputError when a network selects no node, names a bridge that no node has, or `only` names strangers.
+    Raises InputError when a network selects no node, names a bridge that no node has, or `only` names strangers; and
+    when two things of the files would write one policy.
     """
     nodes = _selection(desired, facts, only)
+    _no_policy_for_two(desired, facts)
     _no_unknown_bridge(desired, facts, nodes)
     return [_diff_node(desired, node, facts) for node in nodes]
 
@@ -120,6 +123,35 @@ def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None
             )
     if problems:
         raise InputError(problems)
+
+
+def _no_policy_for_two(desired: Desired, facts: Facts) -> None:
+    """What the files alone do not tell: a name that a node's name makes, and another thing has too."""
+    if isinstance(facts.get("cluster/nmstate"), Absent):
+        return
+
+    def nodes_of(thing: names.Thing) -> list[str]:
+        return selected_nodes(thing, facts) if isinstance(thing, VMNetwork) else nodes_of_policy(thing, facts)
+
+    problems = []
+    for clash in names.clashes((*desired.networks, *desired.policies), nodes_of):
+        place = desired.places.get(_named_at(desired, clash.one), "this plan")
+        where = (
+            f"{clash.other.address}#spec.replaces.policies"
+            if clash.taken
+            else _named_at(desired, clash.other)
+        )
+        problems.append(
+            _problem(desired, where, f"{clash.other.kind} {clash.other.name}: {clash.in_words(place)}")
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def _named_at(desired: Desired, thing: names.Thing) -> str:
+    """Where the files say under which name the policies of a thing go."""
+    given = f"{thing.address}#spec.delivery.policy"
+    return given if given in desired.places else f"{thing.address}#metadata.name"
 
 
 def _problem(desired: Desired, address: str, message: str) -> Problem:

@@ -227,7 +227,7 @@ def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     yield from _duplicates(declared)
     yield from between_networks(declared)
     yield from _second_rollouts(declared)
-    yield from _policies_collide(declared)
+    yield from _policies_clash(declared)
     networks = [one for one in declared if one.kind == "VMNetwork"]
     for network in networks:
         yield from _replaces_itself(network)
@@ -249,32 +249,24 @@ def _duplicates(declared: Sequence[Declared]) -> Iterator[Problem]:
             yield one.problem(("metadata", "name"), message)
 
 
-def _policies_collide(declared: Sequence[Declared]) -> Iterator[Problem]:
-    """One policy's name for two things: the later would overwrite the earlier."""
-    first: dict[str, Declared] = {}
-    for one in declared:
-        for name in _policy_names(one):
-            earlier = first.setdefault(name, one)
-            if (earlier.kind, earlier.name) != (one.kind, one.name):
-                place = earlier.document.place(_named_at(earlier))
-                message = (
-                    f"policy {name!r} would be written for this {one.kind} and for {earlier.kind} {earlier.name!r} ({place}). "
-                    "Give one of them another name (spec.delivery.policy of a VMNetwork)."
-                )
-                yield one.problem(_named_at(one), message)
-                break
-
-
-def _policy_names(one: Declared) -> list[str]:
+def _policies_clash(declared: Sequence[Declared]) -> Iterator[Problem]:
+    """One policy's name for two things, as far as it shows without the nodes' names."""
     # Imported here: the names are made in a module that imports this package.
-    from plans.nmstate import policies
+    from plans.nmstate.names import clashes
 
-    if isinstance(one.model, NativePolicy):
-        return [one.model.name]
-    if not isinstance(one.model, VMNetwork):
-        return []
-    labelled = [policies.mapping_name(one.model)] if policies.is_labelled(one.model) else []
-    return [policies.shared_name(one.model), *labelled]
+    behind = {id(one.model): one for one in declared if one.model is not None}
+    things = [one.model for one in declared if isinstance(one.model, VMNetwork | NativePolicy)]
+    for clash in clashes(things):
+        one, other = behind[id(clash.one)], behind[id(clash.other)]
+        if (one.kind, one.name) != (other.kind, other.name):
+            place = one.document.place(_named_at(one))
+            where = _taken_at(other, clash.name) if clash.taken else _named_at(other)
+            yield other.problem(where, clash.in_words(place))
+
+
+def _taken_at(one: Declared, name: str) -> Loc:
+    where = ("spec", "replaces", "policies")
+    return (*where, one.document.get(where).index(name))
 
 
 def _named_at(one: Declared) -> Loc:

@@ -267,6 +267,11 @@ class VMNetwork(Model):
         return form.ports if isinstance(form, Bridge) else ()
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether a label of the node says which policy it obeys, instead of a policy of its own."""
+        return bool(self.spec.delivery and self.spec.delivery.strategy == "labelled")
+
+    @property
     def replaced_bridge(self) -> str | None:
         return self.spec.replaces.bridge if self.spec.replaces else None
 

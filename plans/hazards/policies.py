@@ -11,8 +11,7 @@ from plans.desired import VMNetwork
 from plans.document import Finding
 from plans.facts import Facts, Known
 from plans.hazards import Scene
-from plans.kinds import native
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, names, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
 from plans.selection import applies_to, nodes_of_policy, selected_nodes
 
@@ -25,7 +24,7 @@ def contradictions(scene: Scene) -> list[Finding]:
     """
     found = []
     going = _replaced(scene)
-    shared = {policies.shared_name(n) for n in scene.desired.networks}
+    shared = {names.shared_name(n) for n in scene.desired.networks}
     labels = {
         node: scene.facts.value(f"node/{node}/labels", {}) for node in scene.facts.value("cluster/nodes", [])
     }
@@ -37,7 +36,7 @@ def contradictions(scene: Scene) -> list[Finding]:
     for network in scene.desired.networks:
         wanted = policies.final_document(network)
         selected = selected_nodes(network, scene.facts)
-        own = {policies.mapping_name(network), *(policies.node_name(network, node) for node in selected)}
+        own = {names.mapping_name(network), *(names.node_name(network, node) for node in selected)}
         for name, have in there.items():
             if name in shared or (have["ours"] and name in own):
                 continue
@@ -58,7 +57,7 @@ def _natives(scene: Scene, there: Mapping[str, Mapping[str, Any]]) -> list[Findi
     """The policies of the files against those of the cluster, and against the networks of the files."""
     found = []
     for policy in scene.desired.policies:
-        own = {policy.name, *(native.own_name(policy, node) for node in nodes_of_policy(policy, scene.facts))}
+        own = {policy.name, *(names.node_name(policy, node) for node in nodes_of_policy(policy, scene.facts))}
         for name, have in there.items():
             reasons = (
                 documents.contradictions(policy.spec.desired_state, have["document"])
@@ -74,7 +73,7 @@ def _natives(scene: Scene, there: Mapping[str, Mapping[str, Any]]) -> list[Findi
                 if applies_to(network, node, scene.facts):
                     found.append(
                         replace(
-                            _between(policy.name, policies.shared_name(network), node, reasons), level="block"
+                            _between(policy.name, names.shared_name(network), node, reasons), level="block"
                         )
                     )
     return found
@@ -86,7 +85,7 @@ def _replaced(scene: Scene) -> set[str]:
         name
         for network in scene.desired.networks
         for name in (network.spec.replaces.policies if network.spec.replaces else ())
-        if not policies.is_labelled(network)
+        if not network.is_labelled
         if not (scene.facts.value(f"policy/{name}") or {}).get("owner")
     }
 
@@ -98,7 +97,7 @@ def _matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 def _will_match(network: VMNetwork, selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether a policy matches a node at any moment of its migration: with labels, the node's label changes on its way."""
     label = network.spec.delivery.label if network.spec.delivery else None
-    if not policies.is_labelled(network) or label is None:
+    if not network.is_labelled or label is None:
         return _matches(selector, labels)
     return any(_matches(selector, {**labels, label: value}) for value in (policies.MAPPED, policies.DONE))
 
@@ -254,7 +253,7 @@ def without_label(scene: Scene) -> list[Finding]:
             ):
                 found.append(
                     Finding("H07", "warn", node, (f"node/{node}",),
-                            f"{node} is as VMNetwork {network.name} declares, and has {label}={has or 'no value'}: policy {policies.shared_name(network)} does not hold it",
+                            f"{node} is as VMNetwork {network.name} declares, and has {label}={has or 'no value'}: policy {names.shared_name(network)} does not hold it",
                             f"`oc label node {node} {label}={policies.DONE} --overwrite`")
                 )  # fmt: skip
     return found
@@ -264,7 +263,7 @@ def kept_by_others(scene: Scene) -> list[Finding]:
     """H50: a tool that keeps the shared policy as its git says reverts what we write."""
     found = []
     for network in scene.desired.networks:
-        name = policies.shared_name(network)
+        name = names.shared_name(network)
         have: Mapping[str, Any] = scene.facts.value(f"policy/{name}") or {}
         if have.get("owner") and not documents.same(have["document"], policies.final_document(network)):
             found.append(

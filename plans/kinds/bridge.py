@@ -137,7 +137,7 @@ def nncp(change: Change, context: Context) -> Action:
         **made.args,
         **policies.way(network, node, context.facts, "done"),
         "document": policies.final_document(network)
-        if policies.is_labelled(network)
+        if network.is_labelled
         else documents.without_bridge(bridge),
     }
     row = context.facts.value(f"node/{node}/ovs")["bridges"][bridge]

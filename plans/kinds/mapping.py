@@ -55,9 +55,7 @@ def _diff_one(network: VMNetwork, node: str, facts: Facts) -> Outcome:
     view = facts.value(f"node/{node}/ovs")
     current = fact.value if isinstance(fact, Known) else None
     withdrawn = (
-        []
-        if policies.is_labelled(network) or network.spec.replaces is None
-        else list(network.spec.replaces.policies)
+        [] if network.is_labelled or network.spec.replaces is None else list(network.spec.replaces.policies)
     )
     data = {"localnet": network.name, "bridge": bridge, "from": current, "withdrawn": withdrawn}
     if current != bridge:

@@ -17,7 +17,7 @@ from plans.desired import Desired, NativePolicy
 from plans.desired.names import OWNED_LOCALNETS
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds.new_bridge import names_on
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, names, policies
 from plans.ops import AnyOp, Record
 from plans.selection import matches
 
@@ -30,11 +30,6 @@ OUTSIDE = "let a VMNetwork move what rides on it, or convert the node outside ov
 def address(node: str, name: str) -> str:
     """The address of a native policy on a node."""
     return f"node/{node}/policy/{name}"
-
-
-def own_name(policy: NativePolicy, node: str) -> str:
-    """The policy of one node while the rollout goes on."""
-    return policies.short(f"{policy.name}-{node}")
 
 
 def diff(desired: Desired, node: str, facts: Facts) -> list[Outcome]:
@@ -56,10 +51,10 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
     if have and documents.same(have["document"], document) and state == "available":
         return Same(where, node)
     if (
-        policies.exists(facts, own_name(policy, node))
-        and policies.state(facts, node, own_name(policy, node)) == "available"
+        policies.exists(facts, names.node_name(policy, node))
+        and policies.state(facts, node, names.node_name(policy, node)) == "available"
     ):
-        own = facts.value(f"policy/{own_name(policy, node)}")
+        own = facts.value(f"policy/{names.node_name(policy, node)}")
         if documents.same(own["document"], document):
             return Same(where, node)
     if reasons := _moves_traffic(policy, node, facts):
@@ -70,7 +65,7 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
         address=where, kind="native", node=node, verb="~" if have else "+",
         before=f"{before}, {state}" if same else before, after=documents.in_words(document),
         why=f"policy {name} of the files selects {node}",
-        data={"policy": name, "own": own_name(policy, node), "document": dict(document)},
+        data={"policy": name, "own": names.node_name(policy, node), "document": dict(document)},
     )  # fmt: skip
 
 

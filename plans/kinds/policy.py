@@ -16,8 +16,7 @@ from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase,
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
-from plans.kinds import native
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, names, policies
 from plans.nmstate.ownership import made_by_network_manager
 from plans.ops import AnyOp, ListRequest, Record, Wait
 from plans.selection import nodes_of_policy, selected_nodes
@@ -38,11 +37,11 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     """What becomes of each policy that the networks name or need."""
     outcomes: list[Outcome] = []
     for name, networks in _replaced(desired).items():
-        last = any(policies.is_labelled(n) for n in desired.networks if n.name in networks)
+        last = any(n.is_labelled for n in desired.networks if n.name in networks)
         left = sorted({node for net in networks if last for node in survey.held.get(net, {})})
         outcomes.append(_diff_replaced(name, networks, facts, "epilogue" if last else "prologue", left))
     for network in desired.networks:
-        if policies.is_labelled(network):
+        if network.is_labelled:
             outcomes += _diff_labelled(network, facts, survey)
         elif (outcome := _diff_shared(network, facts, survey)) is not None:
             outcomes += [*_out_of_the_way(network, facts, outcome), outcome]
@@ -59,7 +58,7 @@ def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Out
     have = facts.value(where)
     nodes = nodes_of_policy(policy, facts)
     coming = [c for c in survey.changes if c.kind == "native" and c.data["policy"] == name]
-    left = [own for node in nodes if policies.is_ours(facts, own := native.own_name(policy, node))]
+    left = [own for node in nodes if policies.is_ours(facts, own := names.node_name(policy, node))]
     at_once = policy.spec.max_unavailable if policy.spec.max_unavailable is not None else AT_ONCE
     wanted = policies.body(name, policy.spec.node_selector, policy.spec.desired_state, at_once)
     if policies.is_applied(facts, wanted) and not coming and not left:
@@ -102,12 +101,12 @@ def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Out
         return []
     final = _prepared(
         network,
-        policies.shared_name(network),
+        names.shared_name(network),
         {delivery.label: policies.DONE},
         policies.final_document(network),
         facts,
     )
-    step = policies.mapping_name(network)
+    step = names.mapping_name(network)
     coming = [
         c for c in survey.changes if network.name in c.localnets and survey.choices[c.address].by == "nncp"
     ]
@@ -136,7 +135,7 @@ def _prepared(
     have = facts.value(where)
     if have and have["selector"] == selector and documents.same(have["document"], document):
         return Same(where, "")
-    if have and not have["ours"] and name != policies.shared_name(network):
+    if have and not have["ours"] and name != names.shared_name(network):
         reason = f"there is another policy of that name: {_in_words(have['selector'], have['document'])}. Choose another `delivery.policy`"
         return Blocked(where, "", (reason,))
     if have and have["owner"]:
@@ -150,7 +149,7 @@ def _prepared(
         before=_in_words(have["selector"], have["document"]) if have else "absent", after=_in_words(selector, document),
         why="a node comes under it when its label says so",
         data={"policy": name, "do": "prepare", "selector": dict(selector), "document": dict(document),
-              "passing": name != policies.shared_name(network)},
+              "passing": name != names.shared_name(network)},
         localnets=(network.name,), phase="prologue",
     )  # fmt: skip
 
@@ -160,7 +159,7 @@ def _replaced(desired: Desired) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for network in desired.networks:
         for name in network.spec.replaces.policies if network.spec.replaces else ():
-            if name != policies.shared_name(network):
+            if name != names.shared_name(network):
                 found.setdefault(name, []).append(network.name)
     return dict(sorted(found.items()))
 
@@ -194,7 +193,7 @@ def _diff_replaced(
 
 def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome) -> list[Outcome]:
     """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04)."""
-    name = policies.shared_name(network)
+    name = names.shared_name(network)
     have = facts.value(address(name))
     moves = isinstance(outcome, Blocked) or (isinstance(outcome, Change) and outcome.data["drop"])
     if (
@@ -218,18 +217,18 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
     """The shared policy; None when nmstate has no part in this network."""
     nodes = selected_nodes(network, facts)
     by_policy = _goes_by_policy(network, nodes, facts, survey)
-    name = policies.shared_name(network)
+    name = names.shared_name(network)
     where = address(name)
     if not by_policy:
         return None
     if isinstance(fact := facts.get(where), Unknown):
         return Blocked(where, "", (fact.why,))
-    own = [policies.node_name(network, node) for node in nodes]
+    own = [names.node_name(network, node) for node in nodes]
     left = [policy for policy in own if policies.is_ours(facts, policy)]
     final = policies.final_document(network, with_bridge=not _has_more(network, nodes, facts))
     wanted = policies.body(name, network.selector, final, AT_ONCE)
     coming = [
-        policies.node_name(network, c.node)
+        names.node_name(network, c.node)
         for c in survey.changes
         if network.name in c.localnets and survey.choices[c.address].by == "nncp"
     ]

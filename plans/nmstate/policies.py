@@ -1,4 +1,4 @@
-"""Policies of ours: their names, their bodies, and the ops that write and await them.
+"""Policies of ours: their bodies, and the ops that write and await them.
 
 The one invariant: success is the enactment of that node at that generation, never the policy's own status, which may
 be stale, or count a node that was ignored as done (H38).
@@ -6,7 +6,6 @@ be stale, or count a node that was ignored as done (H38).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from plans.checks import Check
 from plans.desired import VMNetwork
 from plans.facts import ABSENT, Absent, Facts, Known, Later, Unknown
 from plans.nmstate import documents
+from plans.nmstate.names import mapping_name, node_name, shared_name
 from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Patch, Record, Wait
 
 POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
@@ -27,9 +27,6 @@ STATE = ("nmstate.io/v1beta1", "NodeNetworkState")
 HOSTNAME = "kubernetes.io/hostname"
 FIELD_MANAGER = "ovsplan"
 OURS = "app.kubernetes.io/managed-by"
-
-LONGEST_NAME = 63
-"""A policy's name becomes a label's value on its enactments."""
 
 SEEN_DEADLINE = 60.0
 """Seconds for a handler to begin: one whose API connection rode on a moved uplink may be blind for 36 s (H62)."""
@@ -56,41 +53,13 @@ OVER = ("available", "failed", "aborted")
 """The states of an enactment that do not change by themselves. `retrying` is none of them."""
 
 
-def shared_name(network: VMNetwork) -> str:
-    """The policy that holds a localnet on all its nodes, today's and tomorrow's."""
-    given = network.spec.delivery.policy if network.spec.delivery else None
-    return given or short(f"ovsplan-{network.name}".lower().replace("_", "-").strip("-."))
-
-
-def node_name(network: VMNetwork, node: str) -> str:
-    """The policy of one node while it is migrated."""
-    return short(f"{shared_name(network)}-{node}")
-
-
-def short(name: str) -> str:
-    """A name that fits a label's value: cut, and told apart by a digest, when it is too long."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME - 9].rstrip('-.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def is_labelled(network: VMNetwork) -> bool:
-    """Whether a label of the node says which policy it obeys, instead of a policy of its own."""
-    return bool(network.spec.delivery and network.spec.delivery.strategy == "labelled")
-
-
-def mapping_name(network: VMNetwork) -> str:
-    """With labels: the policy of nodes whose mapping has moved and whose old bridge is still there."""
-    return short(f"{shared_name(network)}-mapping")
-
-
 def final_document(network: VMNetwork, with_bridge: bool = True) -> dict[str, Any]:
     """What holds of a network for good: where the localnet rides, what was made for it, and what is no more.
 
     Without `with_bridge` a bridge that is made is left as it is on each node.
     """
     mapped = documents.mapped(network.name, network.bridge)
-    if network.ports and with_bridge and not is_labelled(network):
+    if network.ports and with_bridge and not network.is_labelled:
         made = documents.with_bridge(network.bridge, [{"name": port} for port in network.ports])
         mapped = documents.union(made, mapped)
     old = network.replaced_bridge
@@ -102,7 +71,7 @@ def way(network: VMNetwork, node: str, facts: Facts, step: str) -> dict[str, Any
 
     `step` is `mapped` or `done`: with labels each has a policy of its own, which selects that value.
     """
-    if is_labelled(network) and network.spec.delivery:
+    if network.is_labelled and network.spec.delivery:
         value = MAPPED if step == "mapped" else DONE
         name = mapping_name(network) if step == "mapped" else shared_name(network)
         return {"policy": name, "label": {"key": network.spec.delivery.label, "value": value}}

@@ -15,6 +15,7 @@ from plans.document import Plan, Target
 from plans.facts import Facts, Unknown
 from plans.networks import listed
 from plans.nmstate import documents, policies
+from plans.nmstate.names import shared_name
 from plans.nmstate.ownership import made_by_network_manager
 from plans.planner import make_plan
 from plans.proposal.draft import Draft
@@ -94,7 +95,7 @@ def _can_go(bridge: str, facts: Facts) -> bool:
 
 
 def _own_name(draft: Draft) -> str:
-    return policies.shared_name(load_desired([(draft.file, replace(draft, delivery={}).text)]).networks[0])
+    return shared_name(load_desired([(draft.file, replace(draft, delivery={}).text)]).networks[0])
 
 
 def _document(facts: Facts, policy: str) -> Mapping[str, Any]:

@@ -129,6 +129,16 @@ def test_two_networks_may_replace_one_bridge() -> None:
     assert {network.replaced_bridge for network in load(NETWORK, other).networks} == {"br-vmdata"}
 
 
+def test_a_name_that_is_written_once_only_clashes_with_nothing() -> None:
+    by_hand = NETWORK.replace("{by: ovsdb}", "{by: ovsdb, policy: p}")
+    by_policy = (
+        NETWORK.replace("name: vmnet", "name: b")
+        .replace("{by: ovsdb}", "{policy: p}")
+        .replace("br-vmdata}", "br-vmdata, policies: [p]}")
+    )
+    assert [n.name for n in load(by_hand, by_policy).networks] == ["b", "vmnet"]
+
+
 def test_problems_of_all_files_come_at_once_sorted_by_file_and_line() -> None:
     first = NETWORK.replace("br-phy", "br-vmdata-migrated-long").replace("9000", "yes")
     second = "kind: VMNetwrk\n---\n" + ROLLOUT.replace("none", "home") + "  ordre: []\n"

@@ -741,6 +741,15 @@ BETWEEN = [
         "VMNetwork 'a' (a.yaml:6). Give one of them another name (spec.delivery.policy of a VMNetwork).",
     ),
     case(
+        "takes away what another network writes",
+        [
+            network("a", more="  delivery: {policy: p}\n"),
+            network("b", more="  replaces: {bridge: br-b, policies: [q, p]}\n"),
+        ],
+        "b.yaml:6:42: spec.replaces.policies[1]: policy 'p' is taken away here, and is written for VMNetwork 'a' "
+        "(a.yaml:6). Remove it here.",
+    ),
+    case(
         "duplicate",
         [N, "---\n" + N],
         "b.yaml:4:18: metadata.name: VMNetwork 'vmnet' is declared here and at a.yaml:3. Remove one.",
