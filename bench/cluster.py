@@ -24,8 +24,8 @@ from bench import site
 from bench.reading import DESIRED
 from bench.results import Bar, CannotRun, Result, spread
 from providers.kubernetes import KubernetesCluster, connect
+from providers.kubernetes.pod_exec import Container, Execs
 from providers.node.pod import PodNodes
-from providers.node.pod_exec import Container, Execs
 from tests.apiserver.server import Answered, ApiServer, binaries
 from tests.apiserver.server import CannotRun as NoServer
 

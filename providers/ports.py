@@ -167,6 +167,15 @@ class Event:
     object: Body
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that ended by itself."""
+
+    rc: int
+    out: str
+    err: str
+
+
 class Cluster(Protocol):
     """The Kubernetes API.
 
@@ -216,6 +225,14 @@ class Cluster(Protocol):
         """Carry out one write; returns the object as it is afterwards (for Delete: as it was)."""
         ...
 
+    def exec(self, pod: Ref, container: str, argv: Sequence[str], *, timeout: float) -> Finished:
+        """Run a command to its end in a container of a running pod, without input, within `timeout` seconds.
+
+        No shell is involved. A program that is not there is an rc of 126 or more, or Unreachable, as the node's runtime
+        has it. Raises NotFound (no such pod), Refused (no such container), Unreachable (nothing ran: the pod is over, say) or InDoubt (out of time, or the connection was lost while it ran).
+        """
+        ...
+
 
 class Ovsdb(Protocol):
     """The Open vSwitch database of one node."""
@@ -227,15 +244,6 @@ class Ovsdb(Protocol):
         Raises Unreachable (nothing happened) or InDoubt (sent, not answered).
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A command that ended by itself."""
-
-    rc: int
-    out: str
-    err: str
 
 
 class NodeShell(Protocol):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from providers.node.pod_exec import Container
+from providers.kubernetes.pod_exec import Container
 from providers.ports import (
     AlreadyExists,
     Body,

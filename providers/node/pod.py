@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from providers.kubernetes.pod_exec import Container, Execs
 from providers.node.debug_pod import DebugPods
-from providers.node.pod_exec import Container, Execs
 from providers.node.remote import ANSWER, RUNDIR, bounded, environment, judged
 from providers.ovsdb.over_shell import OverShellOvsdb
 from providers.ports import Body, Cluster, Finished, InDoubt, NodeShell, NotFound, Ovsdb, Unreachable

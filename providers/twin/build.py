@@ -32,7 +32,7 @@ from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac
 from providers.twin.store import Store
 from providers.twin.transact import empty_tables
-from providers.twin.vm import FINALIZER, machine_status, owner_of
+from providers.twin.vm import FINALIZER, machine_status, owner_of, told_by_guest_agent
 
 # The daemons are given this long before `start` to bring everything up.
 _SETTLING = 1.0
@@ -169,6 +169,8 @@ def _put_node(spec: WorldSpec, node: NodeSpec, host: Host) -> None:
     store.put(f"nics|{node.name}", dict(node.nics))
     if not node.reachable:
         store.put(f"unreachable|{node.name}", True)
+    if node.trunks:
+        host.store.put(f"trunks|{node.name}", {nic: list(vlans) for nic, vlans in node.trunks.items()})
     if node.cards:
         host.keep(cards.MEMORY, node.name, {name: dict(card) for name, card in node.cards.items()})
     host.keep(versions.OVN, node.name, {"ovn": node.ovn})
@@ -296,6 +298,8 @@ def _map(pairs: Mapping[str, str]) -> list[Any]:
 def _put_vm(spec: WorldSpec, vm: VmSpec, host: Host) -> None:
     if vm.silent:
         host.store.put(f"silent|{vm.key}", True)
+    if vm.guest_agent is not None:
+        host.store.put(f"guest-agent|{vm.key}", dict(vm.guest_agent))
     host.keep("blocked", vm.key, _blocked(vm))
     macs = {
         name: mac or derived_mac(spec.seed, spec.name, vm.key, name) for name, (_, mac) in vm.attached.items()
@@ -364,6 +368,7 @@ def _template(vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
 
 def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[str, Any]:
     live = _blocked(vm) or {"type": "LiveMigratable", "status": "True"}
+    said = dict(told_by_guest_agent(vm.guest_agent))
     everything = {"default": derived_mac(spec.seed, spec.name, vm.key, "pod"), **macs}
     return {
         "phase": "Running",
@@ -371,8 +376,9 @@ def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[st
         "interfaces": [
             {"name": name, "mac": mac, "infoSource": "domain"} for name, mac in everything.items()
         ],
-        "conditions": [{"type": "Ready", "status": "True"}, live],
+        "conditions": [{"type": "Ready", "status": "True"}, live, *said.pop("conditions", ())],
         "migrationMethod": "LiveMigration",
+        **said,
     }
 
 

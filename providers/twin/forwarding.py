@@ -291,9 +291,24 @@ def ask(stage: Stage, node: str, bridge: str, vlan: int, address: str) -> bool:
     """Whether the gateway of a VLAN, asked by ARP out of a bridge, answers to it."""
     view = ovs_view.read(stage.ovsdb(node))
     found = view.bridges.get(bridge)
-    if found is None or not uplink(view, found, stage.nics(node), frozenset()):
+    cards = uplink(view, found, stage.nics(node), frozenset()) if found else ()
+    if not any(stage.carries(node, nic, vlan) for nic in cards):
         return False
     return bool((stage.recall(GATEWAYS, "all") or {}).get(str(vlan)) == address)
+
+
+def ping(stage: Stage, node: str, vmi: Body, address: str) -> bool:
+    """Whether a gateway answers to the guest, which is heard by its path whether or not it does."""
+    view = ovs_view.read(stage.ovsdb(node))
+    vm = f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}"
+    gateways = stage.recall(GATEWAYS, "all") or {}
+    for interface, network in attachments(stage.cluster, vmi):
+        if gateways.get(str(network.vlan)) != address:
+            continue
+        announce(stage, node, vm)
+        if not _dark(stage, node, view, vm, network, mac_of(vmi, interface)):
+            return True
+    return False
 
 
 def table_of(stage: Stage, node: str, bridge: Bridge) -> list[tuple[int, int, str, int]]:
@@ -341,6 +356,9 @@ def _dark(stage: Stage, node: str, view: View, vm: str, network: Network, mac: s
     way = trace(view, network, stage.nics(node), vswitchd.dead_ports(stage, node))
     if way.broken:
         return f"{node}: {way.broken}"
+    nic = _member(way.nics, mac)
+    if not stage.carries(node, nic, network.vlan):
+        return f"{node}: the switch port of {nic} does not carry VLAN {network.vlan}"
     known = _known(stage, _entry(network.vlan, mac))
     if known is None or (not known["live"] and stage.clock.now() - known["at"] >= stage.settings.mac_ageing):
         return ""

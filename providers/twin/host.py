@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Unreachable, Write
-from providers.twin import nmstatectl, node_shell
+from providers.twin import guest, nmstatectl, node_shell
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api, selects
 from providers.twin.kubelet import Kubelet
@@ -54,7 +54,7 @@ class Host:
         self.store = store
         self.wall_clock = wall_clock
         self.api = Api(store, self.now, self.notify)
-        self.cluster = _Cluster(self.api)
+        self.cluster = _Cluster(self)
         self.clock = _Clock(self)
         self._changes: list[Change] = []
         self._controllers = {controller.name: controller for controller in all_controllers()}
@@ -179,6 +179,14 @@ class Host:
     def is_silent(self, vm: str) -> bool:
         return self.store.get(f"silent|{vm}") is not None
 
+    def guest_agent(self, vm: str) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self.store.get(f"guest-agent|{vm}")
+        return found
+
+    def carries(self, node: str, nic: str, vlan: int) -> bool:
+        trunks = self.store.get(f"trunks|{node}") or {}
+        return nic not in trunks or vlan in trunks[nic]
+
     def begin(self, node: str, unit: str, argv: Sequence[str], stdin: bytes = b"") -> None:
         if not self.knows(node):
             raise Unreachable(f"no such node: {node}")
@@ -197,8 +205,9 @@ class Host:
 class _Cluster:
     """`ports.Cluster` without log, faults or copies."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._api = host.api
 
     def get(self, ref: Ref) -> Body | None:
         return self._api.get(ref)
@@ -233,6 +242,9 @@ class _Cluster:
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:
         return self._api.write(request, dry_run)
+
+    def exec(self, pod: Ref, container: str, argv: Sequence[str], *, timeout: float) -> Finished:
+        return guest.run(self._host, pod, container, argv)
 
 
 class _Database:

@@ -158,6 +158,12 @@ class OutsideStage:
     def is_silent(self, vm: str) -> bool:
         return False
 
+    def guest_agent(self, vm: str) -> Mapping[str, Any] | None:
+        return None
+
+    def carries(self, node: str, nic: str, vlan: int) -> bool:
+        return True
+
     def begin(self, node: str, unit: str, argv: Sequence[str], stdin: bytes = b"") -> None:
         """As `Stage.begin`; a program that can't be started, or a node to which no way is known, ends with 127."""
         self._abandon(node, unit)

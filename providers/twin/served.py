@@ -32,7 +32,7 @@ from providers.ports import (
     Unreachable,
     Write,
 )
-from providers.twin import node_shell
+from providers.twin import guest, node_shell
 from providers.twin.host import Host
 from providers.twin.kube import selects
 from providers.twin.transact import Outcome
@@ -264,6 +264,16 @@ class ServedCluster:
         if dry_run:
             text += " (dry run)"
         return self._serve(verb, text, lambda: _copy(self._api.write(request, dry_run)))
+
+    def exec(self, pod: Ref, container: str, argv: Sequence[str], *, timeout: float) -> Finished:
+        host = self._desk.host
+
+        def act() -> Finished:
+            self._desk.check_reachable(guest.node_of(host, pod, container))
+            return guest.run(host, pod, container, argv)
+
+        request = Request("cluster", "-", "exec", f"{pod} {container} {shlex.join(argv)}", timeout)
+        return self._desk.serve(request, act, outcome=lambda done: "ok" if done.rc == 0 else f"rc {done.rc}")
 
 
 def _part(request: Create | MergePatch) -> str:

@@ -76,6 +76,7 @@ class NodeSpec:
     ovn_started: float
     nmstate: str | None = None
     cards: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    trunks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class VmSpec:
     strategy: str
     owned: bool
     eviction: str
+    guest_agent: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -404,7 +406,7 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
 
     nmstate = one("nmstate").nmstate()
     levels = (level["nics"].mapping() for level in (defaults, own) if "nics" in level)
-    nics, cards = _read_nics({nic: given for level in levels for nic, given in level.items()})
+    nics, cards, trunks = _read_nics({nic: given for level in levels for nic, given in level.items()})
     return NodeSpec(
         name,
         {**both("labels"), "kubernetes.io/hostname": name},
@@ -419,24 +421,40 @@ def _read_node(name: str, item: _Field, defaults: Mapping[str, _Field]) -> NodeS
         one("ovnStarted").number(),
         nmstate,
         cards,
+        trunks,
     )
 
 
-def _read_nics(given: Mapping[str, _Field]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """The link of each card, and what is said of its MTU: `up`, or `{link: up, mtu: 1500, most: 9000}`."""
+_Nics = tuple[dict[str, str], dict[str, dict[str, int]], dict[str, tuple[int, ...]]]
+
+
+def _read_nics(given: Mapping[str, _Field]) -> _Nics:
+    """The link of each card, what is said of its MTU, and the VLANs that its switch port carries, where not all.
+
+    `up`, or `{link: up, mtu: 1500, most: 9000, vlans: [100, 224]}`.
+    """
     links: dict[str, str] = {}
+    trunks: dict[str, tuple[int, ...]] = {}
     cards: dict[str, dict[str, int]] = {}
     for nic, field_of in given.items():
         _check_interface_name(nic, field_of.path)
         link = field_of.value
         if isinstance(link, Mapping):
-            fields = field_of.mapping(("link", "mtu", "most"))
+            fields = field_of.mapping(("link", "mtu", "most", "vlans"))
             cards[nic] = {name: fields[name].integer(68, 65535) for name in ("mtu", "most") if name in fields}
             link = fields["link"].text() if "link" in fields else "up"
+            if "vlans" in fields:
+                trunks[nic] = _read_vlans(fields["vlans"])
         if link not in ("up", "down"):
             raise WorldError(f"expected up or down, found {link!r}", field_of.path)
         links[nic] = link
-    return links, cards
+    return links, cards, trunks
+
+
+def _read_vlans(field: _Field) -> tuple[int, ...]:
+    if not isinstance(field.value, list | tuple):
+        raise field.fail(f"expected a list of VLANs, found {field.value!r}")
+    return tuple(_Field(vlan, (*field.path, n)).integer(0, 4094) for n, vlan in enumerate(field.value))
 
 
 def _check_interface_name(name: str, path: Path) -> None:
@@ -512,7 +530,17 @@ def _read_vms(
     return tuple(_read_vm(item, known, names) for item in field.mapping().values())
 
 
-_VM = ("node", "networks", "memory", "silent", "migratable", "runStrategy", "vm", "evictionStrategy")
+_VM = (
+    "node",
+    "networks",
+    "memory",
+    "silent",
+    "migratable",
+    "runStrategy",
+    "vm",
+    "evictionStrategy",
+    "guestAgent",
+)
 _STRATEGIES = ("Always", "Halted", "Manual", "Once", "RerunOnFailure")
 _EVICTIONS = ("LiveMigrate", "LiveMigrateIfPossible", "External", "None")
 
@@ -538,6 +566,7 @@ def _read_vm(item: _Field, networks: set[str], nodes: set[str]) -> VmSpec:
         strategy,
         fields["vm"].switch() if "vm" in fields else True,
         _read_eviction(fields.get("evictionStrategy")),
+        _read_guest_agent(fields.get("guestAgent")),
     )
 
 
@@ -547,6 +576,20 @@ def _read_eviction(item: _Field | None) -> str:
     if item.text() not in _EVICTIONS:
         raise item.fail(f"expected one of {', '.join(_EVICTIONS)}, found {item.value!r}")
     return item.text()
+
+
+def _read_guest_agent(item: _Field | None) -> dict[str, Any] | None:
+    """The guest agent: `on`, or what it does: `{exec: off}` refuses commands, `{ping: off}` has no such program."""
+    if item is None:
+        return None
+    if not isinstance(item.value, Mapping):
+        return {"exec": True, "ping": True, "os": "linux"} if item.switch() else None
+    fields = item.mapping(("exec", "ping", "os"))
+    system = fields.get("os") or _Field("linux", (*item.path, "os"))
+    if system.value not in ("linux", "windows"):
+        raise system.fail(f"expected linux or windows, found {system.value!r}")
+    switches = {name: fields[name].switch() if name in fields else True for name in ("exec", "ping")}
+    return {**switches, "os": system.text()}
 
 
 def _read_attachment(item: _Field, networks: set[str]) -> tuple[str, str]:

@@ -81,6 +81,14 @@ class Stage(World, Protocol):
         """Whether the guest of `namespace/name` sends nothing by itself."""
         ...
 
+    def guest_agent(self, vm: str) -> Mapping[str, Any] | None:
+        """What the guest agent of `namespace/name` does (`exec`, `ping`, `os`); None where there is none."""
+        ...
+
+    def carries(self, node: str, nic: str, vlan: int) -> bool:
+        """Whether the switch port behind a card of a node carries a VLAN."""
+        ...
+
     def begin(self, node: str, unit: str, argv: Sequence[str], stdin: bytes = b"") -> None:
         """Start a command on the node that runs on by itself, under a name; what ended under that name is forgotten.
 

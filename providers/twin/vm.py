@@ -23,6 +23,10 @@ from providers.twin.stage import Stage
 
 MACHINE = "VirtualMachine"
 FINALIZER = "foregroundDeleteVirtualMachine"
+_SYSTEMS = {
+    "linux": {"id": "rhel", "name": "Red Hat Enterprise Linux"},
+    "windows": {"id": "mswindows", "name": "Microsoft Windows"},
+}
 _RESTART = "a non-live-updatable field was changed in the template spec"
 
 
@@ -307,13 +311,25 @@ def _boot(stage: Stage, vmi: Body) -> float | None:
         return due
     blocked = stage.recall("blocked", f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}")
     live = blocked or {"type": "LiveMigratable", "status": "True"}
+    said = dict(
+        told_by_guest_agent(stage.guest_agent(f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}"))
+    )
     status = {
         "phase": "Running",
-        "conditions": [{"type": "Ready", "status": "True"}, live],
+        "conditions": [{"type": "Ready", "status": "True"}, live, *said.pop("conditions", ())],
         "migrationMethod": "BlockMigration" if blocked else "LiveMigration",
+        **said,
     }
     stage.cluster.write(MergePatch(_ref(vmi), {"status": status}))
     return None
+
+
+def told_by_guest_agent(guest_agent: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a VMI's status says besides once its guest agent is connected."""
+    if guest_agent is None:
+        return {}
+    connected = {"type": "AgentConnected", "status": "True"}
+    return {"guestOSInfo": dict(_SYSTEMS[guest_agent["os"]]), "conditions": [connected]}
 
 
 def notice_lost_launcher(stage: Stage, namespace: str, name: str) -> None:

@@ -5,6 +5,7 @@ Invariant: a test makes what it needs in a namespace, or under a name prefix, of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
 def space(admin: KubernetesCluster) -> str:
     """A namespace of the API server's that nobody else uses."""
     return _new_space(admin)
+
+
+@pytest.fixture(scope="session")
+def kubelet(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A node of the API server's on which commands really run, where a `virt-probe` says that nobody answers."""
+    folder = tmp_path_factory.mktemp("programs")
+    said = "2 packets transmitted, 0 received, 100% packet loss, time 1001ms"
+    (folder / "virt-probe").write_text(f'#!/bin/sh\necho "{said}"\necho "as a guest" >&2\nexit 1\n')
+    (folder / "virt-probe").chmod(0o755)
+    server.add_nodes({"exec-01": ("env", f"PATH={folder}:{os.environ['PATH']}")})
+    return "exec-01"
 
 
 @contextmanager

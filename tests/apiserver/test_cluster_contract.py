@@ -26,6 +26,7 @@ from providers.ports import (
     Refused,
     Write,
 )
+from providers.twin.served import ServedCluster
 
 from .conftest import NMSTATE, Side
 
@@ -97,6 +98,54 @@ def test_what_one_may_do_is_asked_by_a_review_that_is_not_kept(side: Side) -> No
     for _ in range(2):
         answer = side.cluster.write(Create(ask, {"spec": {"resourceAttributes": attributes}}))
         assert answer["status"]["allowed"] is True
+
+
+# Exec.
+
+
+def launched(side: Side, node: str, name: str = "launcher") -> Ref:
+    """A pod with the container that a VM runs in."""
+    ref = Ref("v1", "Pod", name, side.space)
+    labels = {"kubevirt.io": "virt-launcher", "vm.kubevirt.io/name": "web"}
+    spec = {"nodeName": node, "containers": [{"name": "compute", "image": "none"}]}
+    side.cluster.write(Create(ref, {"metadata": {"labels": labels}, "spec": spec}))
+    side.cluster.write(MergePatch(ref, {"status": {"phase": "Running"}}, subresource="status"))
+    return ref
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest, side: Side) -> str:
+    """A node of this side's on which commands run."""
+    return "worker-01" if isinstance(side.cluster, ServedCluster) else request.getfixturevalue("kubelet")
+
+
+def test_a_command_runs_in_a_container_to_its_end(side: Side, node: str) -> None:
+    argv = [
+        "virt-probe",
+        "--domainName",
+        f"{side.space}_web",
+        "--command",
+        "ping",
+        "--",
+        "-c",
+        "2",
+        "192.0.2.1",
+    ]
+    done = side.cluster.exec(launched(side, node), "compute", argv, timeout=30)
+    assert done.rc != 0 and done.err
+
+
+def test_a_program_that_is_not_there_is_no_success(side: Side, node: str) -> None:
+    done = side.cluster.exec(launched(side, node), "compute", ["no-such-program"], timeout=30)
+    assert done.rc >= 126 and "no-such-program" in done.err
+
+
+def test_a_command_for_a_pod_that_cannot_run_it_did_not_run(side: Side, node: str) -> None:
+    pod = launched(side, node)
+    with pytest.raises(NotFound, match='pods "gone" not found'):
+        side.cluster.exec(Ref("v1", "Pod", "gone", side.space), "compute", ["true"], timeout=30)
+    with pytest.raises(Refused, match="container other is not valid for pod launcher"):
+        side.cluster.exec(pod, "other", ["true"], timeout=30)
 
 
 # List.

@@ -218,7 +218,7 @@ def test_token_that_is_not_good_is_unauthorized(api: ApiServer, pod: PodMaker) -
     api.kubeconfig("expired", token="no-such-token")
     from kubernetes.config import new_client_from_config
 
-    from providers.node.pod_exec import Container, Execs
+    from providers.kubernetes.pod_exec import Container, Execs
 
     execs = Execs(new_client_from_config(str(api.folder / "expired.kubeconfig")))
     container = Container(pods.MULTUS[0], "kube-multus-worker-01", "kube-multus")

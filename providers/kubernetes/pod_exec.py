@@ -256,7 +256,7 @@ def _refusal(container: Container, code: int, body: bytes | None) -> PortError:
         )
     if code == 403:
         return Forbidden(
-            f"commands on nodes run by `exec` in pods, which is not allowed here: {message}. "
+            f"to `exec` in pods of namespace {container.namespace} is not allowed here: {message}. "
             f"It takes the verbs `get` and `create` on pods/exec in namespace {container.namespace}."
         )
     if code == 404:
