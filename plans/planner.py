@@ -53,8 +53,8 @@ def make_plan(
     found = diff(desired, facts, only)
     ordered = {name: i for i, name in enumerate(node_order(found, desired, facts))}
     found.sort(key=lambda d: ordered[d.node])
-    drafts, _, _ = _compose(desired, facts, found)
-    findings = lint(Scene(desired, facts, found, drafts), accepted, refused)
+    drafts, cluster, _ = _compose(desired, facts, found)
+    findings = lint(Scene(desired, facts, found, drafts, cluster), accepted, refused)
     found = [_without_held(d, findings) for d in found]
     brackets, cluster, choices = _compose(desired, facts, found)
     actions = _unpredicted(brackets, cluster, desired, facts)

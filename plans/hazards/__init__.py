@@ -8,11 +8,11 @@ recorded. Hazards that cannot arise, because of how the plan is made, need no fi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from plans.bracket import Bracket
 from plans.desired import Desired
-from plans.diff import NodeDiff
+from plans.diff import ClusterDiff, NodeDiff
 from plans.document import Finding
 from plans.errors import InputError
 from plans.facts import Facts
@@ -27,6 +27,7 @@ class Scene:
     facts: Facts
     diffs: Sequence[NodeDiff]
     brackets: Sequence[Bracket]
+    cluster: ClusterDiff = field(default_factory=ClusterDiff)
 
 
 Finder = Callable[[Scene], list[Finding]]

@@ -23,8 +23,7 @@ def contradictions(scene: Scene) -> list[Finding]:
     node brings the old bridge back.
     """
     found = []
-    going = _replaced(scene)
-    shared = {names.shared_name(n) for n in scene.desired.networks}
+    going, rewritten = _of_this_plan(scene, "withdraw"), _of_this_plan(scene, "prepare", "finalise")
     labels = {
         node: scene.facts.value(f"node/{node}/labels", {}) for node in scene.facts.value("cluster/nodes", [])
     }
@@ -38,7 +37,7 @@ def contradictions(scene: Scene) -> list[Finding]:
         selected = selected_nodes(network, scene.facts)
         own = {names.mapping_name(network), *(names.node_name(network, node) for node in selected)}
         for name, have in there.items():
-            if name in shared or (have["ours"] and name in own):
+            if name in rewritten or (have["ours"] and name in own):
                 continue
             reasons = documents.contradictions(wanted, have["document"])
             for node, carried in labels.items() if reasons else ():
@@ -77,6 +76,12 @@ def _natives(scene: Scene, there: Mapping[str, Mapping[str, Any]]) -> list[Findi
                         )
                     )
     return found
+
+
+def _of_this_plan(scene: Scene, *what: str) -> set[str]:
+    """The policies with which this plan does one of these: those that it withdraws, before the first node."""
+    changes = [c for c in scene.cluster.changes if c.kind == "policy" and c.data["do"] in what]
+    return {c.data["policy"] for c in changes if c.phase == "prologue" or c.data["do"] != "withdraw"}
 
 
 def _replaced(scene: Scene) -> set[str]:
@@ -154,7 +159,7 @@ def stuck(scene: Scene) -> list[Finding]:
     if not any(a.routine.startswith("policy-") for b in scene.brackets for a in b.actions):
         return []
     own = {b.node for b in scene.brackets}
-    going = _replaced(scene)
+    going = _of_this_plan(scene, "withdraw")
     return [
         Finding(
             "H60", "block", node, (f"policy/{name}",),

@@ -17,6 +17,7 @@ from plans.checks import Check
 from plans.desired import Desired, NativePolicy, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.nmstate import documents, names, policies
+from plans.nmstate.former import former
 from plans.nmstate.ownership import made_by_network_manager
 from plans.ops import AnyOp, ListRequest, Record, Wait
 from plans.selection import nodes_of_policy, selected_nodes
@@ -43,8 +44,10 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     for network in desired.networks:
         if network.is_labelled:
             outcomes += _diff_labelled(network, facts, survey)
-        elif (outcome := _diff_shared(network, facts, survey)) is not None:
-            outcomes += [*_out_of_the_way(network, facts, outcome), outcome]
+        else:
+            shared = _diff_shared(network, facts, survey)
+            outcomes += [*_out_of_the_way(network, facts, shared), *([shared] if shared else [])]
+    outcomes += _diff_former(desired, facts, outcomes)
     for policy in desired.policies:
         outcomes += _diff_native(policy, facts, survey)
     return outcomes
@@ -159,7 +162,7 @@ def _replaced(desired: Desired) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for network in desired.networks:
         for name in network.spec.replaces.policies if network.spec.replaces else ():
-            if name != names.shared_name(network):
+            if name not in names.written(network):
                 found.setdefault(name, []).append(network.name)
     return dict(sorted(found.items()))
 
@@ -191,24 +194,52 @@ def _diff_replaced(
     )  # fmt: skip
 
 
-def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome) -> list[Outcome]:
-    """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04)."""
+def _diff_former(desired: Desired, facts: Facts, others: Sequence[Outcome]) -> list[Outcome]:
+    """What earlier runs made and nothing writes now: it goes last, behind what comes after it, or first if it is in the way."""
+    coming = {o.address for o in others if not (isinstance(o, Change) and o.verb == "-")}
+    outcomes: list[Outcome] = []
+    for one in former(desired, facts):
+        where, successor = address(one.name), address(names.shared_name(one.network))
+        if not (one.single or one.in_the_way or successor in coming):
+            continue  # nothing comes after it, and it holds what is declared
+        have = facts.value(where)
+        if have["owner"]:
+            reason = f"an earlier run made it, and {have['owner']} keeps it (H50): remove it there"
+            outcomes.append(Blocked(where, "", (reason,)))
+            continue
+        why = f"an earlier run made it for VMNetwork {one.network.name}, and none by that name is written now"
+        outcomes.append(
+            Change(
+                address=where, kind="policy", node="", verb="-", before=_in_words(have["selector"], have["document"]), after="absent",
+                why=f"{why}; its export is kept, and deleting it reverts nothing on a node",
+                depends=(successor,) if successor in coming and not one.in_the_way else (),
+                data={"policy": one.name, "do": "withdraw"}, localnets=(one.network.name,),
+                phase="prologue" if one.in_the_way else "epilogue",
+            )
+        )  # fmt: skip
+    return outcomes
+
+
+def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome | None) -> list[Outcome]:
+    """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04).
+
+    Where none is written any more (no `outcome`), it would lead each node back; there only what ovsplan made is taken away.
+    """
     name = names.shared_name(network)
     have = facts.value(address(name))
-    moves = isinstance(outcome, Blocked) or (isinstance(outcome, Change) and outcome.data["drop"])
-    if (
-        not have
-        or not moves
-        or not documents.contradictions(have["document"], policies.final_document(network))
-    ):
+    if not have or have["owner"]:
+        return []  # one that others keep is named by a hazard
+    moves = isinstance(outcome, Blocked) or (isinstance(outcome, Change) and bool(outcome.data["drop"]))
+    leads_back = outcome is None and have["ours"]
+    said = documents.contradictions(have["document"], policies.final_document(network))
+    if not said or not (moves or leads_back):
         return []
-    if have["owner"]:
-        return []  # named by the hazard of those that others keep
+    why = "would lead each node back" if leads_back else "would contradict what each node gets meanwhile"
     return [
         Change(
             address=address(name), kind="policy", node="", verb="-", before=_in_words(have["selector"], have["document"]), after="absent",
-            why="it would contradict what each node gets meanwhile; its export is kept, and deleting it reverts nothing on a node",
-            data={"policy": name, "do": "withdraw", "passing": True}, localnets=(network.name,), phase="prologue",
+            why=f"it {why}; its export is kept, and deleting it reverts nothing on a node",
+            data={"policy": name, "do": "withdraw", "passing": not leads_back}, localnets=(network.name,), phase="prologue",
         )
     ]  # fmt: skip
 

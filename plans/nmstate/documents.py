@@ -92,7 +92,13 @@ def _plain(value: Any) -> Any:
 
 def contradictions(one: Document, other: Document) -> list[str]:
     """What two documents that one node obeys disagree about: nmstate would obey each in its turn, for ever (H04)."""
-    return [*_mapping_conflicts(one, other), *_interface_conflicts(one, other), *_two_masters(one, other)]
+    return [
+        *_mapping_conflicts(one, other),
+        *_mapped_to_none(one, other),
+        *_mapped_to_none(other, one),
+        *_interface_conflicts(one, other),
+        *_two_masters(one, other),
+    ]
 
 
 def _mapping_conflicts(one: Document, other: Document) -> Iterator[str]:
@@ -101,6 +107,14 @@ def _mapping_conflicts(one: Document, other: Document) -> Iterator[str]:
         localnet = entry.get("localnet")
         if localnet in theirs and theirs[localnet] != _word(entry):
             yield f"localnet {localnet}: {_word(entry)} against {theirs[localnet]}"
+
+
+def _mapped_to_none(one: Document, other: Document) -> Iterator[str]:
+    """What one maps to a bridge that the other takes away: that one can never be enacted, and cuts VMs at each attempt."""
+    spoken_of = {e.get("localnet") for e in _mappings(other)}
+    for localnet, bridge in mapped_pairs(one).items():
+        if bridge in removed_bridges(other) and localnet not in spoken_of:
+            yield f"localnet {localnet}: on {bridge} against {bridge} absent"
 
 
 def _word(entry: Document) -> str:

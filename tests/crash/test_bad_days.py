@@ -198,3 +198,23 @@ def test_a_policy_of_somebody_elses_with_our_name_is_left_alone(job: Job) -> Non
     with job.world() as world:
         kept = world.cluster.get(Ref(*NNCP, OWN))
     assert kept is not None and kept["spec"] == spec and kept["metadata"]["labels"] == {"team": "storage"}
+
+
+def test_another_name_for_the_policy_takes_the_policies_of_the_abandoned_run_along(job: Job) -> None:
+    crash_in_the_second_node(job)
+    assert OWN in policies(job) and "br-vmdata-migrated-worker-01" in policies(job)
+    assert job.run("abandon", job.latest().id, "--reason", "another name").code == 0
+    with job.world() as world:
+        world.tick(10)
+        for node in world.show()["nodes"]:
+            world.edit().cluster.write(MergePatch(Ref("v1", "Node", node), {"spec": {"unschedulable": None}}))
+    desired = job.folder / "vmnet.yaml"
+    desired.write_text(desired.read_text().replace("policy: br-vmdata-migrated", "policy: vmnet"))
+    planned = job.run("plan")
+    assert f"- policy/{OWN}: map vmnet to br-phy" in planned.out
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    assert policies(job) == ["vmnet"]
+    with job.world() as world:
+        assert all(pairs(world, node)["vmnet"] == "br-phy" for node in world.show()["nodes"])
+    assert "No changes." in job.run("plan").out
