@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from engine.reach import Hands
 from plans.desired import Desired
 from plans.facts import Fact, Facts, Known
-from plans.planner import VIEWS, cluster_views, node_views
+from plans.planner import VIEWS, closer_views, cluster_views, node_views
 from plans.readings import AnyRequest, Reply, reading
 from plans.selection import concerned_nodes
 from providers.ports import Clock
@@ -36,7 +36,7 @@ def _answers(hands: Hands, requests: Sequence[AnyRequest]) -> list[Reply]:
 def observe_for_plan(
     hands: Hands, clock: Clock, desired: Desired, told: Callable[[str], None] = lambda _: None
 ) -> Facts:
-    """Everything that planning `desired` looks at: the cluster, then every node that the files are about.
+    """Everything that planning `desired` looks at: the cluster, every node that the files are about, then closer.
 
     `told` gets one line for each of the two, before it begins.
     """
@@ -45,7 +45,9 @@ def observe_for_plan(
     selected = concerned_nodes(desired, cluster)
     told(f"Reading {len(selected):,} node{'' if len(selected) == 1 else 's'} ...")
     nodes = observe(hands, clock, [view for node in selected for view in node_views(node, desired)])
-    return Facts({**dict(cluster.items()), **nodes})
+    facts = Facts({**dict(cluster.items()), **nodes})
+    closer = observe(hands, clock, closer_views(desired, facts))
+    return Facts({**dict(facts.items()), **closer}) if closer else facts
 
 
 def values(facts: dict[str, Fact]) -> dict[str, object]:

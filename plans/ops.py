@@ -60,10 +60,11 @@ class SelectRequest:
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """Ask by a command on a node that changes nothing."""
+    """Ask by a command on a node that changes nothing. `fine`: the exit codes with which it has answered."""
 
     node: str
     argv: tuple[str, ...]
+    fine: tuple[int, ...] = (0,)
     ask: Literal["command"] = "command"
 
 

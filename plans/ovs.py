@@ -8,6 +8,7 @@ Sources: the OVN and OVS behaviour behind each rule was measured on OVN 23.03.1 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -127,6 +128,17 @@ def parse_mappings(text: str | None) -> dict[str, str]:
             )
         pairs[localnet] = bridge
     return pairs
+
+
+def mended_mappings(text: str | None) -> str:
+    """A mapping string that can't be read, as it was probably meant; empty when that can't be guessed."""
+    entries = [e.strip() for e in (text or "").split(",") if e.strip()]
+    mended = ",".join(re.sub(r"^([^:=]+?)\s*[:=]\s*([^:=]+)$", r"\1:\2", entry) for entry in entries)
+    try:
+        parse_mappings(mended)
+    except ValueError:
+        return ""
+    return mended
 
 
 def set_pair(text: str | None, localnet: str, bridge: str) -> str:

@@ -8,19 +8,20 @@ from dataclasses import replace
 from plans.actions import Action
 from plans.bracket import Bracket, bracket, node_order
 from plans.changes import Blocked, Change, Choice, Context, Phase
-from plans.delivery.choice import choose_all
+from plans.delivery.choice import choose, choose_all
 from plans.desired import Desired
 from plans.diff import ClusterDiff, NodeDiff, diff, diff_cluster, survey
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
-from plans.facts import Facts
+from plans.facts import Facts, Known
 from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.maintenance import canary, checkpoints, inventory, ways
+from plans.nmstate.ownership import is_marked
 from plans.order import order, serialise
 from plans.predict import predict
 
 VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions")
-"""What every plan looks at; beside these, `cluster_views`, and `node_views` of each selected node."""
+"""What every plan looks at; beside these, `cluster_views`, `node_views` of each selected node, and `closer_views`."""
 
 
 def cluster_views(desired: Desired) -> tuple[str, ...]:
@@ -33,6 +34,24 @@ def node_views(node: str, desired: Desired | None = None) -> tuple[str, ...]:
     """What is read of a node that a network selects: always, and for the kinds that the files declare."""
     more = (view for kind in KINDS.values() for view in kind.views(desired, node)) if desired else ()
     return tuple(dict.fromkeys((f"ovs:{node}", f"ovn:{node}", f"dp:{node}", *more)))
+
+
+def closer_views(desired: Desired, facts: Facts) -> tuple[str, ...]:
+    """What is asked besides of each node on which a policy will be delivered, once its switch and the cluster are known.
+
+    Raises what `diff` raises.
+    """
+    if not isinstance(facts.get("cluster/nmstate"), Known):
+        return ()
+    views: list[str] = []
+    for found in diff(desired, facts):
+        node = found.node
+        if not any(choose(change, desired, facts).by == "nncp" for change in found.changes):
+            continue
+        views += [f"profiles:{node}"] if is_marked(facts, node) else []
+        gateway = facts.get(f"node/{node}/nmstate/gateway")
+        views += [f"ping:{node}:{gateway.value}"] if isinstance(gateway, Known) else []
+    return tuple(views)
 
 
 def make_plan(

@@ -99,9 +99,9 @@ class Interpreter:
                 if problem := _problem(results):
                     return NoReply(_text(problem))
                 return {table: result["rows"] for table, result in zip(tables, results, strict=False)}
-            case CommandRequest(node=node, argv=argv):
+            case CommandRequest(node=node, argv=argv, fine=fine):
                 finished = self._world.shell(node).run(argv, timeout=LOOK_TIMEOUT)
-                if finished.rc != 0:
+                if finished.rc not in fine:
                     return NoReply(
                         f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}"
                     )

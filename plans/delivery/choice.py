@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from plans.changes import Change, Choice
 from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
-from plans.nmstate.ownership import made_by_network_manager
+from plans.nmstate.ownership import lost_profiles, made_by_network_manager
 from plans.selection import applies_to
 
 NATIVE = "native"
@@ -37,7 +37,9 @@ def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
     if change.traffic and change.traffic.source == change.traffic.bridge:
         return Choice("ovsdb", "only OVN's patch ports are mended, which are nobody's but OVN's")
     if not owned and not free:
-        return Choice("ovsdb", f"NetworkManager did not make {change.bridge}{insisted}")
+        lost = change.bridge in lost_profiles(facts, change.node, change.bridge)
+        which = f"has no profile of {change.bridge} any more" if lost else f"did not make {change.bridge}"
+        return Choice("ovsdb", f"NetworkManager {which}{insisted}")
     if asked == "ovsdb":
         return Choice("ovsdb", "`delivery.by: ovsdb`")
     if not isinstance(handler, Known):

@@ -38,9 +38,15 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
 
     Raises InputError when an accepted id is no hazard at all.
     """
-    from plans.hazards import nodes, policies, switches, vms
+    from plans.hazards import handlers, nodes, policies, switches, vms
 
-    finders: tuple[Finder, ...] = (*switches.FINDERS, *policies.FINDERS, *nodes.FINDERS, *vms.FINDERS)
+    finders: tuple[Finder, ...] = (
+        *switches.FINDERS,
+        *policies.FINDERS,
+        *handlers.FINDERS,
+        *nodes.FINDERS,
+        *vms.FINDERS,
+    )
     _known(accepted)
     of_kinds = [f for kind in CLUSTER_KINDS.values() for f in kind.hazards(scene.desired, scene.facts)]
     found = sorted({*besides, *of_kinds, *(finding for finder in finders for finding in finder(scene))})

@@ -164,7 +164,8 @@ def stuck(scene: Scene) -> list[Finding]:
         Finding(
             "H60", "block", node, (f"policy/{name}",),
             f"the handler of {node} has not begun with the present generation of policy {name}: it is stuck, or busy",
-            f"wait until `oc get nnce {node}.{name}` is Available; if it stays so, delete policy {name} and create it anew",
+            f"wait until `oc get nnce {node}.{name}` is Available; if it stays so, keep a copy of policy {name}, `oc delete nncp {name}`, "
+            "and create it anew: an edit is refused while it is stuck",
         )
         for name, node in _enactments(scene.facts)
         if node in own and name not in going and policies.state(scene.facts, node, name) == "waiting"
@@ -208,7 +209,7 @@ def hostnames(scene: Scene) -> list[Finding]:
         mine = every.get(bracket.node)
         twins = [node for node, name in every.items() if name == mine and node != bracket.node]
         if mine is None or twins:
-            wrong = f"it is {mine}'s of {', '.join(twins)} too" if mine else "it has none"
+            wrong = f"{', '.join(twins)} has the same one, {mine}" if mine else "it has none"
             found.append(
                 Finding("H04", "block", bracket.node, (f"node/{bracket.node}",),
                         f"a policy for {bracket.node} alone selects it by the label {policies.HOSTNAME}, and {wrong}",

@@ -6,6 +6,7 @@ from plans import ovs
 from plans.document import Finding
 from plans.facts import Absent, Known, Unknown, show
 from plans.hazards import Scene
+from plans.nmstate import ownership
 from plans.remap.before import OVN_SETTLE
 
 
@@ -78,7 +79,8 @@ def made_by_network_manager(scene: Scene) -> list[Finding]:
         )
         for diff in scene.diffs
         for change in diff.changes
-        if change.kind == "bridge" and change.data["nm"] and _by_ovsdb(scene, change.address)
+        if change.kind == "bridge" and ownership.made_by_network_manager(scene.facts, change.node, change.bridge)
+        if _by_ovsdb(scene, change.address)
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from plans.facts import Facts, Known
 
@@ -20,10 +21,37 @@ ABSENT_KEPT_SINCE = (2, 2, 23)
 
 
 def made_by_network_manager(facts: Facts, node: str, bridge: str) -> bool:
-    """Whether NetworkManager made a bridge of a node. A bridge that is not there was made by nobody."""
-    view = facts.value(f"node/{node}/ovs")
-    row = (view or {"bridges": {}})["bridges"].get(bridge)
-    return bool(row and row["external_ids"].get(NM_MARK))
+    """Whether NetworkManager made a bridge of a node, and still has its profile. What is not there was made by nobody."""
+    mark = _marks(facts, node, bridge).get(bridge)
+    return mark is not None and mark not in _lost(facts, node, [mark])
+
+
+def lost_profiles(facts: Facts, node: str, bridge: str) -> dict[str, str]:
+    """The rows of a bridge (itself, ports, interfaces) whose profile is gone: name → UUID (H55). Empty when nobody asked."""
+    marks = _marks(facts, node, bridge)
+    lost = _lost(facts, node, marks.values())
+    return {name: mark for name, mark in marks.items() if mark in lost}
+
+
+def is_marked(facts: Facts, node: str) -> bool:
+    """Whether any bridge of a node has rows of NetworkManager's."""
+    view = facts.value(f"node/{node}/ovs") or {"bridges": {}}
+    return any(_marks(facts, node, bridge) for bridge in view["bridges"])
+
+
+def _marks(facts: Facts, node: str, bridge: str) -> dict[str, str]:
+    """What NetworkManager made of a bridge: the names of its rows, with the profile that each is of."""
+    row = (facts.value(f"node/{node}/ovs") or {"bridges": {}})["bridges"].get(bridge)
+    if row is None:
+        return {}
+    interfaces = [(i["name"], i) for port in row["ports"].values() for i in port["interfaces"]]
+    rows = [*interfaces, *row["ports"].items(), (bridge, row)]
+    return {name: r["external_ids"][NM_MARK] for name, r in rows if r["external_ids"].get(NM_MARK)}
+
+
+def _lost(facts: Facts, node: str, marks: Iterable[str]) -> set[str]:
+    profiles = facts.get(f"node/{node}/profiles")
+    return set(marks) - set(profiles.value) if isinstance(profiles, Known) else set()
 
 
 def nmstate_acts(facts: Facts, node: str) -> bool:

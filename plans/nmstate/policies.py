@@ -31,6 +31,9 @@ OURS = "app.kubernetes.io/managed-by"
 SEEN_DEADLINE = 60.0
 """Seconds for a handler to begin: one whose API connection rode on a moved uplink may be blind for 36 s (H62)."""
 
+PROBE_MINUTES = 2
+"""How long a handler waits for a gateway, or a name server, that does not answer, before every apply (H61)."""
+
 APPLY_DEADLINE = 300.0
 """Seconds for one node: 5 normally, 27 per failing verification, 120 more per probe that does not answer (H61)."""
 

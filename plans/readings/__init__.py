@@ -3,7 +3,7 @@
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`,
-`answers:<node>:<bridge>`, `nics:<node>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -143,6 +143,19 @@ def reading(view: str, now: float) -> Reading:
             return Reading(
                 nmstate.nic_requests(n), lambda r: nmstate.parse_nics(n, r), cluster.unknown(f"node/{n}/nics")
             )
+        case "profiles", [n]:
+            return Reading(
+                nmstate.profile_requests(n),
+                lambda r: nmstate.parse_profiles(n, r),
+                cluster.unknown(f"node/{n}/profiles"),
+            )
+        case "ping", [n, *parts]:
+            address = ":".join(parts)
+            return Reading(
+                nmstate.ping_requests(n, address),
+                lambda r: nmstate.parse_ping(n, address, r),
+                cluster.unknown(f"node/{n}/ping/{address}"),
+            )
         case "ovs", [n]:
             return Reading(node.ovs_requests(n), lambda r: node.parse_ovs(n, r, now), node.unknown(n, "ovs"))
         case "ovn", [n]:
@@ -280,8 +293,10 @@ def view_of(path: str) -> str:
             return f"canaries:{n}"
         case ["node", n, "answers", bridge]:
             return f"answers:{n}:{bridge}"
-        case ["node", n, ("nics" | "ovs" | "ovn" | "dp") as part, *_]:
+        case ["node", n, ("nics" | "profiles" | "ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
+        case ["node", n, "ping", address]:
+            return f"ping:{n}:{address}"
         case ["node", n, "fdb", bridge, *_]:
             return f"fdb:{n}:{bridge}"
     return "nodes"

@@ -12,7 +12,7 @@ from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
 from plans.nmstate.policies import ENACTMENT, FIELD_MANAGER, OURS, POLICY, STATE
-from plans.ops import ListRequest
+from plans.ops import CommandRequest, ListRequest
 
 MESSAGE_LIMIT = 300
 NO_NICS = ("ovs-bridge", "ovs-interface", "loopback")
@@ -24,7 +24,12 @@ REQUESTS = (
     ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True),
     ListRequest(*ENACTMENT, keep=_ENACTMENT_KEEP, optional=True),
 )
-STATE_REQUESTS = (ListRequest(*STATE, keep=("metadata.name", "status.handlerNmstateVersion"), optional=True),)
+_STATE_KEEP = ("metadata.name", "status.handlerNmstateVersion", "status.currentState.routes.running")
+STATE_REQUESTS = (ListRequest(*STATE, keep=_STATE_KEEP, optional=True),)
+
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
+_MAIN_TABLE = 254
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def one_policy(name: str) -> tuple[ListRequest, ListRequest]:
@@ -98,14 +103,53 @@ def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 
 def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`node/<n>/nmstate/version` of every node whose handler reports: what it calls itself, without the word."""
+    """`node/<n>/nmstate/version` of every node whose handler reports: what it calls itself, without the word.
+
+    `node/<n>/nmstate/gateway`: the way out that its handler pings before each apply (H61); Absent without one.
+    """
     facts: dict[str, Fact] = {}
+    reporting = []
     for item in replies[0] or ():
-        text = item.get("status", {}).get("handlerNmstateVersion")
-        if text:
-            facts[f"node/{item['metadata']['name']}/nmstate/version"] = Known(str(text).rpartition(" ")[2])
-    facts["cluster/nmstate-nodes"] = Known(sorted(path.split("/")[1] for path in facts))
+        name, status = item["metadata"]["name"], item.get("status", {})
+        if text := status.get("handlerNmstateVersion"):
+            reporting.append(name)
+            facts[f"node/{name}/nmstate/version"] = Known(str(text).rpartition(" ")[2])
+            facts[f"node/{name}/nmstate/gateway"] = _gateway(status)
+    facts["cluster/nmstate-nodes"] = Known(sorted(reporting))
     return facts
+
+
+def _gateway(status: Mapping[str, Any]) -> Fact:
+    """The next hop of the default route in the main table, as the operator's own probe looks it up."""
+    for route in status.get("currentState", {}).get("routes", {}).get("running") or ():
+        hop = route.get("next-hop-address")
+        main = route.get("table-id", _MAIN_TABLE) == _MAIN_TABLE
+        if hop and main and route.get("destination") in _EVERYWHERE:
+            return Known(str(hop))
+    return ABSENT
+
+
+def profile_requests(node: str) -> tuple[CommandRequest]:
+    """The profiles that NetworkManager has on a node, those in memory too."""
+    return (CommandRequest(node, ("nmcli", "-g", "UUID", "connection", "show")),)
+
+
+def parse_profiles(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/profiles`: their UUIDs, sorted."""
+    return {f"node/{node}/profiles": Known(sorted(_UUID.findall(replies[0])))}
+
+
+def ping_requests(node: str, address: str) -> tuple[CommandRequest]:
+    """One echo request, waited for one second. Exit code 1: no answer came."""
+    return (CommandRequest(node, ("ping", "-c1", "-W1", address), fine=(0, 1)),)
+
+
+def parse_ping(node: str, address: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """`node/<n>/ping/<address>`: whether it answers."""
+    received = re.search(r"(\d+)(?: packets)? received", replies[0])
+    if received is None:
+        raise ValueError(f"no count of answers in {replies[0].strip()[:60]!r}")
+    return {f"node/{node}/ping/{address}": Known(int(received[1]) > 0)}
 
 
 def nic_requests(node: str) -> tuple[ListRequest]:

@@ -50,6 +50,16 @@ def recall(stage: Stage, node: str) -> Memory:
     return {**empty, "checkpoints": 0, **kept, "jobs": dict(kept.get("jobs", {}))}
 
 
+def profiles(stage: Stage, node: str) -> list[str]:
+    """The UUIDs of the profiles of bridges, their ports and interfaces, sorted."""
+    found = []
+    for bridge in from_json(recall(stage, node)["bridges"]).values():
+        found.append(bridge.uuid)
+        for port in bridge.ports:
+            found += [port.uuid, *(interface.uuid for interface in port.interfaces)]
+    return sorted(found)
+
+
 class NetworkManager:
     name = NAME
 

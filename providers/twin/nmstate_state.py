@@ -17,6 +17,16 @@ from providers.twin.nmstate_documents import BRIDGE, ETHERNET, INTERFACE, MAPPIN
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Stage
 
+GATEWAY = "198.51.100.1"
+"""Every node's way out: a host that is on no network of VMs."""
+
+_WAY_OUT = {
+    "destination": "0.0.0.0/0",
+    "next-hop-address": GATEWAY,
+    "next-hop-interface": "br-ex",
+    "metric": 48,
+    "table-id": 254,
+}
 _TABLES = (DATABASE, "Bridge", "Port", "Interface")
 _SELECT = [{"op": "select", "table": table, "where": []} for table in _TABLES]
 
@@ -112,7 +122,7 @@ def show(rows: Rows) -> dict[str, Any]:
         "hostname": {"running": rows.node, "config": rows.node},
         "dns-resolver": {"running": {"server": []}, "config": {}},
         "route-rules": {"config": []},
-        "routes": {"running": [], "config": []},
+        "routes": {"running": [_WAY_OUT], "config": []},
         "interfaces": _interfaces(rows),
         "ovs-db": {"external_ids": ids, "other_config": dict(sorted(rows.other_config.items()))},
         "ovn": {"bridge-mappings": mappings} if mappings else {},

@@ -11,7 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from providers.ports import Finished
-from providers.twin import forwarding, nmstatectl, ovn_controller, ovs_view, versions, vswitchd
+from providers.twin import (
+    forwarding,
+    networkmanager,
+    nmstate_state,
+    nmstatectl,
+    ovn_controller,
+    ovs_view,
+    versions,
+    vswitchd,
+)
 from providers.twin.ovs_view import Bridge, Iface, View
 from providers.twin.stage import Stage
 
@@ -260,9 +269,33 @@ def _networkmanager(stage: Stage, node: str, args: list[str]) -> Finished:
     return Finished(1, "", "NetworkManager is already running\n")
 
 
+def _nmcli(stage: Stage, node: str, args: list[str]) -> Finished:
+    if versions.nmstate(stage, node) is None:
+        return Finished(127, "", "sh: 1: nmcli: not found\n")
+    if args == ["-g", "UUID", "connection", "show"]:
+        return Finished(0, "".join(f"{uuid}\n" for uuid in networkmanager.profiles(stage, node)), "")
+    word = args[0] if args else ""
+    return Finished(2, "", f"Error: argument '{word}' not understood. Try passing --help instead.\n")
+
+
+def _ping(stage: Stage, node: str, args: list[str]) -> Finished:
+    """One echo request. The node's gateway is the only host on the twin's wires that answers."""
+    match args:
+        case ["-c1", "-W1", address]:
+            up = address == nmstate_state.GATEWAY and stage.settings.probes.get("gateway") != "down"
+            lines = [f"PING {address} ({address}) 56(84) bytes of data."]
+            lines += [f"64 bytes from {address}: icmp_seq=1 ttl=64 time=0.234 ms"] if up else []
+            loss = f"{int(up)} received, {0 if up else 100}% packet loss, time 0ms"
+            lines += ["", f"--- {address} ping statistics ---", f"1 packets transmitted, {loss}"]
+            return Finished(0 if up else 1, "\n".join(lines) + "\n", "")
+    return Finished(2, "", "ping: usage error: Destination address required\n")
+
+
 _PROGRAMS: dict[str, Callable[[Stage, str, list[str]], Finished]] = {
     "ovs-appctl": _appctl,
     "ovn-appctl": _ovn_appctl,
     "ovs-ofctl": _ofctl,
     "NetworkManager": _networkmanager,
+    "nmcli": _nmcli,
+    "ping": _ping,
 }

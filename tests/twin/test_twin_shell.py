@@ -9,7 +9,7 @@ import pytest
 
 from providers.ports import Finished
 from providers.twin import TwinWorld
-from twin.worlds import NEW, SILENT, TALKER, announce, make, move_port_first, port
+from twin.worlds import NEW, SILENT, TALKER, announce, make, move_port_first, port, select
 
 NODE = "worker-01"
 FRAME = "ffffffffffff02000000e00b80350001080006040003" + "00" * 20
@@ -102,3 +102,27 @@ def test_what_a_command_does_not_take(world: TwinWorld, argv: list[str], rc: int
     assert done.rc == rc
     assert err in done.err
     assert done.out == ""
+
+
+def test_networkmanager_lists_the_profiles_that_its_rows_are_marked_with(tmp_path: Path) -> None:
+    made = {"br-phy": {"madeBy": "networkmanager", "ports": {"ens33": {}}}}
+    with make(tmp_path, nmstate="2.2.62", nodes={NODE: {"bridges": made}}) as world:
+        listed = run(world, "nmcli", "-g", "UUID", "connection", "show").out.splitlines()
+        marks = {
+            dict(row["external_ids"][1]).get("NM.connection.uuid")
+            for table in ("Bridge", "Port", "Interface")
+            for row in select(world, NODE, table)
+        } - {None}
+    assert marks and marks == {*listed}
+
+
+def test_a_node_without_networkmanager_has_no_nmcli(world: TwinWorld) -> None:
+    assert run(world, "nmcli", "-g", "UUID", "connection", "show").rc == 127
+
+
+@pytest.mark.parametrize(("state", "rc"), [("up", 0), ("down", 1)])
+def test_the_gateway_answers_ping_when_the_world_says_so(tmp_path: Path, state: str, rc: int) -> None:
+    with make(tmp_path, probes={"gateway": state}) as world:
+        done = run(world, "ping", "-c1", "-W1", "198.51.100.1")
+        assert (done.rc, f"{1 - rc} received" in done.out) == (rc, True)
+        assert run(world, "ping", "-c1", "-W1", "198.51.100.2").rc == 1

@@ -9,6 +9,7 @@ from support.planning import HOT, declared, make_world
 
 from engine.observe import observe, observe_for_plan, values
 from plans.facts import Facts, Known, Unknown
+from plans.ops import CommandRequest
 from plans.readings import NoReply
 from providers.interpreters import Interpreter
 
@@ -94,3 +95,32 @@ def test_a_cluster_that_does_not_answer_makes_every_fact_unknown() -> None:
 
 def test_a_record_keeps_what_is_known_and_nothing_else() -> None:
     assert values({"a": Known([1]), "b": Unknown("x")}) == {"a": [1]}
+
+
+POLICY_WORLD = {
+    "nmstate": "2.2.62",
+    "nodeDefaults": {
+        "bridges": {"br-phy": {"madeBy": "networkmanager"}, "br-vmdata": {"madeBy": "networkmanager"}}
+    },
+    "nodes": {"worker-02": {"mappings": "physnet:br-ex,vmnet:br-phy", "labels": {"zone": "done"}}},
+}
+
+
+def test_only_a_node_that_a_policy_will_change_is_asked_for_profiles_and_a_ping(tmp_path: Path) -> None:
+    keep = HOT.replace(", replaces: {bridge: br-vmdata}", "")
+    with make_world(tmp_path / "world", POLICY_WORLD) as world:
+        hands = Counting(Interpreter(world))
+        facts = observe_for_plan(hands, world.clock, declared(keep))
+    asked = {(r.node, r.argv[0]) for r in hands.asked if isinstance(r, CommandRequest)}
+    assert {pair for pair in asked if pair[1] in ("nmcli", "ping")} == {
+        ("worker-01", "nmcli"),
+        ("worker-01", "ping"),
+    }
+    assert facts.value("node/worker-01/ping/198.51.100.1") is True
+
+
+def test_without_nmstate_no_node_is_asked_for_profiles_or_a_ping(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        hands = Counting(Interpreter(world))
+        observe_for_plan(hands, world.clock, declared(HOT))
+    assert not {r.argv[0] for r in hands.asked if isinstance(r, CommandRequest)} & {"nmcli", "ping"}

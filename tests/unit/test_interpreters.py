@@ -289,6 +289,12 @@ def test_a_command_that_fails_is_no_reply() -> None:
     )
 
 
+@pytest.mark.parametrize(("rc", "reply"), [(1, "0 received"), (2, NoReply("`ping gw` failed with 2: "))])
+def test_a_command_may_answer_with_another_exit_code_than_zero(rc: int, reply: Any) -> None:
+    interpreter, _ = hands(ports.Finished(rc, "0 received", ""))
+    assert interpreter.ask(CommandRequest("n", ("ping", "gw"), fine=(0, 1))) == reply
+
+
 def test_objects_are_listed_as_they_are() -> None:
     interpreter, world = hands(ports.Listing(({"a": 1},), "9"))
     assert interpreter.ask(ListRequest("v1", "Node")) == [{"a": 1}]

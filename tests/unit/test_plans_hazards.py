@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.planning import HOT, TARGET, declared, make_world, observed, planned
+from crash.lives import job_of
+from support.planning import HOT, TARGET, declared, make_world, merged, observed, planned, world_spec
 
 from plans.errors import InputError
+from plans.facts import Facts, Unknown
 from plans.planner import make_plan
 
+GONE = "1c7d9e0a-3f52-4b86-9d3e-0a5b7c8d9e0f"
+WORLD_FILE = {"apiVersion": "ovsplan.io/v1alpha1", "kind": "World", "metadata": {"name": "base"}}
 SICK = {"nodes": {"worker-02": {"ready": False, "mappings": "vmnet:br-vmdata"}}}
 
 
@@ -34,3 +38,37 @@ def test_accepting_what_was_not_found_accepts_nothing(tmp_path: Path) -> None:
     with make_world(tmp_path / "world") as world:
         plan = planned(world, declared(HOT), accepted=["H18", "H47"])
     assert not any(finding.accepted for finding in plan.findings)
+
+
+POLICIES = {
+    "nmstate": "2.2.62",
+    "ovn": "25.03.0",
+    "nodeDefaults": {
+        "bridges": {"br-phy": {"madeBy": "networkmanager"}, "br-vmdata": {"madeBy": "networkmanager"}}
+    },
+}
+
+
+@pytest.mark.parametrize(("path", "name"), [("profiles", "H55"), ("ping/198.51.100.1", "H61")])
+def test_what_no_node_can_be_asked_is_told_once_and_blocks_nothing(
+    tmp_path: Path, path: str, name: str
+) -> None:
+    with make_world(tmp_path / "world", POLICIES) as world:
+        seen = dict(observed(world, declared(HOT)).items())
+    mute = {f"node/{node}/{path}": Unknown("no such program") for node in ("worker-01", "worker-02")}
+    plan = make_plan(declared(HOT), Facts({**seen, **mute}), TARGET)
+    (finding,) = [f for f in plan.findings if f.id == name]
+    assert (finding.level, plan.blocking()) == ("warn", [])
+    assert "cannot tell" in finding.message and "worker-01, worker-02: no such program" in finding.message
+
+
+def test_a_leftover_bridge_is_replaced_to_the_end(tmp_path: Path) -> None:
+    """H55: nmstate does not know it, so it goes by a transaction, and the plan after it is empty."""
+    leftover = {"br-vmdata": {"madeBy": None, "externalIds": {"NM.connection.uuid": GONE}}}
+    over = merged(POLICIES, {"nodeDefaults": {"bridges": leftover}})
+    job = job_of(tmp_path / "job", {**WORLD_FILE, "spec": world_spec(over)}, {"vmnet.yaml": HOT})
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    with job.world() as world:
+        assert all("br-vmdata" not in node["bridges"] for node in world.show()["nodes"].values())
+        assert planned(world, declared(HOT)).is_empty

@@ -225,3 +225,17 @@ def test_changes_name_what_came_what_went_and_nothing_that_stayed() -> None:
     assert changed["node/w/ovs/bridge/br-vmdata"] == ABSENT
     assert f"node/w/ovs/patch/{LSP}" in changed
     assert "node/w/ovs/bridge/br-phy" not in changed
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("physnet:br-ex,vmnet=br-phy", "physnet:br-ex,vmnet:br-phy"),
+        ("physnet:br-ex, vmnet : br-phy", "physnet:br-ex,vmnet:br-phy"),
+        ("physnet:br-ex,vmnet", ""),
+        ("a:b:c", ""),
+        ("vmnet:br-a,vmnet:br-b", ""),
+    ],
+)
+def test_a_malformed_mapping_is_mended_only_where_there_is_one_way_to_read_it(text: str, mended: str) -> None:
+    assert ovs.mended_mappings(text) == mended

@@ -33,6 +33,9 @@ VIEWS = {
     "ovn:w": ("node/w/ovn/version",),
     "dp:w": ("node/w/dp/ens33",),
     "fdb:w:br-phy": ("node/w/fdb/br-phy",),
+    "profiles:w": ("node/w/profiles",),
+    "ping:w:192.0.2.1": ("node/w/ping/192.0.2.1",),
+    "ping:w:2001:db8::1": ("node/w/ping/2001:db8::1",),
 }
 
 
@@ -225,3 +228,41 @@ def test_a_switch_is_read_from_its_four_tables() -> None:
     facts = read("ovs:w", rows({"br-phy": {OUTER: [patch(OUTER, "x")]}}, "vmnet:br-phy"))
     assert facts.value(f"node/w/ovs/patch/{LSP}") == "br-phy"
     assert facts.value("node/w/ovs/mapping/vmnet") == "br-phy"
+
+
+UUID = "1c7d9e0a-3f52-4b86-9d3e-0a5b7c8d9e0f"
+
+
+def test_the_profiles_of_a_node_are_told_by_their_uuids() -> None:
+    facts = read("profiles:w", f"{UUID}\n0{UUID[1:]}\n")
+    assert facts.get("node/w/profiles") == Known([f"0{UUID[1:]}", UUID])
+
+
+@pytest.mark.parametrize(
+    ("told", "answers"),
+    [
+        ("1 packets transmitted, 1 received, 0% packet loss, time 0ms", True),
+        ("1 packets transmitted, 0 received, 100% packet loss, time 0ms", False),
+        ("1 packets transmitted, 0 received, +1 errors, 100% packet loss, time 0ms", False),
+        ("1 packets transmitted, 1 packets received, 0% packet loss", True),
+    ],
+)
+def test_a_ping_says_whether_anybody_answered(told: str, answers: bool) -> None:
+    assert read("ping:w:192.0.2.1", told).get("node/w/ping/192.0.2.1") == Known(answers)
+
+
+def state_of(*routes: dict[str, Any]) -> Any:
+    status = {
+        "handlerNmstateVersion": "nmstatectl 2.2.62",
+        "currentState": {"routes": {"running": [*routes]}},
+    }
+    return [{"metadata": {"name": "w"}, "status": status}]
+
+
+def test_the_gateway_is_the_default_routes_of_the_main_table() -> None:
+    other = {"destination": "0.0.0.0/0", "next-hop-address": "192.0.2.9", "table-id": 100}
+    near = {"destination": "192.0.2.0/24", "next-hop-address": "", "table-id": 254}
+    out = {"destination": "0.0.0.0/0", "next-hop-address": "192.0.2.1", "table-id": 254}
+    facts = read("nmstate-versions", state_of(other, near, out))
+    assert facts.get("node/w/nmstate/gateway") == Known("192.0.2.1")
+    assert read("nmstate-versions", state_of(other, near)).get("node/w/nmstate/gateway") == ABSENT
