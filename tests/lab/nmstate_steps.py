@@ -128,7 +128,7 @@ def _do(site: Site, step: Step) -> str | None:
             site.leave()
             # OVN may compute anew by itself just then.
             for _ in range(_ATTEMPTS):
-                if _patch(site) is not None:
+                if not site.until(lambda: _patch(site) is None, _STAYING):
                     break
                 site.come_back()
                 site.until(lambda: _patch(site) is not None, _WITHIN)

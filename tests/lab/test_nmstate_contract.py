@@ -33,7 +33,8 @@ def test_real_node_does_what_was_measured(case: Case, measured: Outcomes) -> Non
     outcome = measured[case.name]
     if isinstance(outcome, Exception):
         raise outcome
-    assert case.normalised(outcome) == case.normalised(case.outcome), case.measured
+    if outcome != case.unless:
+        assert case.normalised(outcome) == case.normalised(case.outcome), case.measured
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
