@@ -77,6 +77,14 @@ class Job:
             argv, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
+    def finish(self, running: subprocess.Popen[str], *, within: float = 240) -> str:
+        """What an apply says until its end; AssertionError with it, when there is no end."""
+        try:
+            return running.communicate(timeout=within)[0]
+        except subprocess.TimeoutExpired:
+            running.kill()
+            raise AssertionError(f"no end within {within:g} s:\n{running.communicate()[0]}") from None
+
     def kill_at(
         self, running: subprocess.Popen[str], action: str, label: str, *, within: float = 120
     ) -> None:

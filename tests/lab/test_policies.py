@@ -19,7 +19,7 @@ import pytest
 import yaml
 from deepdiff import DeepDiff
 
-from providers.ports import Body, Delete, Ref
+from providers.ports import Body, Delete, MergePatch, Ref
 
 from . import documents
 from .endstate import ENACTMENT, POLICY, end_state, prepare, twins_end_state
@@ -27,6 +27,7 @@ from .job import EXAMPLES, Job, by_hand, unschedulable
 from .netns import await_true
 from .nmlab import NmLab, nm_lab
 from .nmstate_cases import NEWER, OLDER
+from .nmstate_real import ask_to_migrate
 from .worlds import managed_world
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_nmstate", "needs_api_server")]
@@ -93,9 +94,19 @@ def site(stage: Stage) -> NmLab:
 
 
 def begin_anew(site: NmLab) -> None:
-    cluster = site.lab.cluster
+    """Also after an apply that was given up in the middle of a node."""
+    lab, cluster = site.lab, site.lab.cluster
     withdraw(site, policies(site))
     prepare(cluster, [], {LABEL: None})
+    for node in NODES:
+        marks = cluster.get(Ref("v1", "Node", node))["metadata"].get("annotations", {})  # type: ignore[index]
+        ours = {key: None for key in marks if key.startswith("ovsplan.io/")}
+        body = {"metadata": {"annotations": ours}, "spec": {"unschedulable": None}}
+        cluster.write(MergePatch(Ref("v1", "Node", node), body))
+    for vm, node in VMS.items():
+        if lab.node_of(vm) != node:
+            ask_to_migrate(lab, vm, {"kubernetes.io/hostname": node})
+            await_true(lambda: lab.node_of(vm) == node, f"{vm} is on {node}", within=60, every=0.1)  # noqa: B023
     with ThreadPoolExecutor(len(NODES)) as pool:
         list(pool.map(site.lab.reset, NODES))
     prepare(cluster, [old_policy()], {})
@@ -232,7 +243,7 @@ def test_restart_of_the_api_server_in_the_second_node_is_waited_out(
         running = stack.enter_context(begun(job))
         job.await_intent(running, "worker-02/remap/vmnet", "mapped")
         site.server.restart()
-        said = running.communicate(timeout=200)[0]
+        said = job.finish(running)
         tallies = {vm: ping.stop() for vm, ping in pings.items()}
     assert running.returncode == 0, said
     assert_migrated(site, job)
@@ -333,7 +344,7 @@ def test_failed_policy_leaves_the_vm_alive_and_the_run_to_go_on(site: NmLab, tmp
     with site.ping("default/web-2") as ping, begun(job) as running:
         job.await_intent(running, "worker-02/cordon", "cordon")
         allow_checkpoints(site, "worker-02", False)
-        said = running.communicate(timeout=200)[0]
+        said = job.finish(running)
         tally = ping.stop()
     assert running.returncode == 3, said
     assert tally.lost_ms < HOT_LOST_MS
