@@ -39,12 +39,11 @@ class Kubelet:
         while not until():
             try:
                 since = self.once()
+                next(self.cluster.watch("v1", "Pod", since=since, timeout=self._idle()), None)
             except (LabError, PortError) as exc:
-                # A frozen or restarted daemon: a real kubelet says so and tries again.
+                # A frozen or restarted daemon, an API server on its way up: a real kubelet says so and tries again.
                 print(f"kubelet: {exc}", flush=True)
                 time.sleep(_RETRY)
-                continue
-            next(self.cluster.watch("v1", "Pod", since=since, timeout=self._idle()), None)
 
     def once(self) -> str:
         """One pass; returns the version of the pods it saw."""
