@@ -5,7 +5,7 @@ Neutral on purpose: a delivery turns a change into actions. `data` is what the k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,7 +146,8 @@ class ClusterKind:
 
     `diff(desired, facts, survey)`: as a Kind's; each Change says in which `phase` it is made. `fragment`: its action.
     `verify`: the checks that must still hold at the end of the run. `hazards`: what is dangerous about what is desired.
-    `views`: what has to be read for it, besides what every plan reads.
+    `views`: what has to be read for it, besides what every plan reads. `afterwards(desired, facts, changes)`: a sentence for
+    each thing that a person has to know once these changes are made.
     """
 
     name: str
@@ -155,3 +156,6 @@ class ClusterKind:
     verify: Callable[[Change, Context], tuple[Check, ...]]
     hazards: Callable[[Desired, Facts], list[Finding]] = _nothing_found
     views: Callable[[Desired], tuple[str, ...]] = lambda desired: ()
+    afterwards: Callable[[Desired, Facts, Sequence[Change]], tuple[str, ...]] = (
+        lambda desired, facts, changes: ()
+    )

@@ -99,7 +99,10 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole plan. `actions` stand in the order in which they run; `cluster` are the changes that belong to no node."""
+    """A whole plan. `actions` stand in the order in which they run; `cluster` are the changes that belong to no node.
+
+    `afterwards`: what a person has to know once it is done, a sentence each.
+    """
 
     format: int
     target: Target
@@ -109,6 +112,7 @@ class Plan:
     actions: tuple[Action, ...]
     cluster: tuple[ShownChange, ...] = ()
     cluster_blocked: tuple[ShownBlocked, ...] = ()
+    afterwards: tuple[str, ...] = ()
     digest: str = ""
 
     @property

@@ -83,7 +83,13 @@ def make_plan(
     nodes = tuple(_shown(d, by_node.get(d.node), choices) for d in found)
     shown = tuple(_shown_change(c, Choice("", "")) for c in cluster.changes)
     held = tuple(ShownBlocked(b.address, b.reasons) for b in cluster.blocked)
-    return sealed(Plan(FORMAT, target, desired.digest(), nodes, tuple(findings), tuple(actions), shown, held))
+    changes = [*cluster.changes, *(c for d in found for c in d.changes)]
+    afterwards = tuple(s for kind in CLUSTER_KINDS.values() for s in kind.afterwards(desired, facts, changes))
+    return sealed(
+        Plan(
+            FORMAT, target, desired.digest(), nodes, tuple(findings), tuple(actions), shown, held, afterwards
+        )
+    )
 
 
 def _compose(

@@ -34,6 +34,7 @@ def render_plan(plan: Plan) -> str:
     if not restarts and not any(c.address.startswith(("network/", "attachment/")) for c in plan.cluster):
         parts.append("No NetworkAttachmentDefinition and no VirtualMachine is changed.")
     parts.append(summary(plan))
+    parts += [textwrap.fill(sentence, WIDTH) for sentence in plan.afterwards]
     if blocking := plan.blocking():
         ids = sorted({f.id for f in blocking})
         accept = " ".join(f"--accept-hazard {i}" for i in ids)

@@ -26,6 +26,8 @@ def render_runbook(plan: Plan) -> str:
             lines += ["# undo:", *(f"#   {command}" for command in action.undo_commands)]
         elif action.no_undo:
             lines.append(f"# no undo: {action.no_undo}")
+    if plan.afterwards:
+        lines += ["", "## Afterwards", *(f"# {sentence}" for sentence in plan.afterwards)]
     return "\n".join(lines)
 
 

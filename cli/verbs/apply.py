@@ -383,6 +383,8 @@ def _finish(journal: Journal, run: Run, plan: Plan) -> int:
     )
     for node in unproven:
         click.echo(f"  {node.node}: {node.proof}")
+    for sentence in plan.afterwards:
+        click.echo(sentence)
     if plan.is_partial:
         left = [n.node for n in plan.nodes if n.unreadable or n.blocked]
         click.echo(

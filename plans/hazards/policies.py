@@ -242,9 +242,34 @@ def no_longer_held(scene: Scene) -> list[Finding]:
     return found
 
 
+def without_bridge(scene: Scene) -> list[Finding]:
+    """H03: with labels a node is led to a bridge that it must have already: their policies are for many nodes, and make none."""
+    found = []
+    for network in (n for n in scene.desired.networks if n.is_labelled):
+        for diff in scene.diffs:
+            view = scene.facts.value(f"node/{diff.node}/ovs")
+            if (
+                not view
+                or not applies_to(network, diff.node, scene.facts)
+                or network.bridge in view["bridges"]
+            ):
+                continue
+            node, bridge, name = diff.node, network.bridge, names.shared_name(network)
+            ports = ", ".join(network.ports) or "ITS UPLINK"
+            found.append(
+                Finding("H03", "block", node, (f"node/{node}/bridge/{bridge}",),
+                        f"{node} has no bridge {bridge}, and `delivery.strategy: labelled` makes none: its VMs would have no network",
+                        f"make {bridge} with an enabled bond on {node} first, and write `bridge: {bridge}`; or have it made, node by node: "
+                        f"`bridge: {{name: {bridge}, ports: [{ports}]}}` and `delivery: {{by: nncp, policy: {name}}}`, without `strategy` and "
+                        f"`label`. Accepted: {node} is left out",
+                        leaves_out=tuple(c.address for c in diff.changes))
+            )  # fmt: skip
+    return found
+
+
 def without_label(scene: Scene) -> list[Finding]:
     """H07: with labels, a node that is as declared and lacks the label is held by no policy."""
-    changing = {b.node for b in scene.brackets}
+    changing = {b.node for b in scene.brackets} | {d.node for d in scene.diffs if d.blocked or d.unreadable}
     found = []
     for network in scene.desired.networks:
         label = network.spec.delivery.label if network.spec.delivery else None
@@ -287,6 +312,7 @@ FINDERS = (
     too_old,
     stuck,
     no_longer_held,
+    without_bridge,
     without_label,
     kept_by_others,
 )

@@ -108,9 +108,7 @@ def _taken(view: ovs.View, bridge: str, ports: Sequence[str]) -> list[str]:
 
 def _not_for_nmstate(network: VMNetwork, node: str, ports: Sequence[str], facts: Facts) -> list[str]:
     if network.is_labelled:
-        return [
-            "the strategy `labelled` makes no bridge: use `per-node`, or make it first and give its name alone"
-        ]
+        return ["the strategy `labelled` makes no bridge"]
     nics = facts.get(f"node/{node}/nics")
     if isinstance(nics, Unknown):
         return [f"cannot tell which NICs {node} has: {nics.why}"]

@@ -363,7 +363,19 @@ def verify(change: Change, context: Context) -> tuple[Check, ...]:
     return (Check(change.address, "present"),)
 
 
-KIND = ClusterKind("policy", fragment, diff, verify)
+def afterwards(desired: Desired, facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:
+    """What a node that comes later needs, where its label says which policy it obeys."""
+    touched = {localnet for change in changes for localnet in change.localnets}
+    return tuple(
+        f"A node that comes later is held by policy {names.shared_name(network)} once it has {network.bridge} and the label: "
+        f"`oc label node NODE {network.spec.delivery.label}={policies.DONE}`, or `ovsplan apply` again, which proves it too."
+        for network in desired.networks
+        if network.is_labelled and network.spec.delivery and network.name in touched
+        if isinstance(facts.get("cluster/nmstate"), Known)
+    )  # fmt: skip
+
+
+KIND = ClusterKind("policy", fragment, diff, verify, afterwards=afterwards)
 
 
 @routine("withdraw-policy@1")

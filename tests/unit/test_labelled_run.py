@@ -1,0 +1,49 @@
+"""A whole run that leads nodes by a label, on the twin: what it says at its end, and that a later node needs just that.
+
+Invariant: the world is the one of the case `policy/labelled`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cases.test_cases import load
+from crash.lives import Job, job_of
+from support.planning import world_spec
+
+from providers.ports import MergePatch, Ref
+
+SENTENCE = "A node that comes later is held by policy br-vmdata-migrated once it has br-phy and the label"
+
+
+def site(folder: Path) -> Job:
+    case = load("policy/labelled")
+    return job_of(folder / "job", world_spec(case["world"]), {"vmnet.yaml": case["desired"]})
+
+
+def test_the_plan_and_the_run_end_with_what_a_later_node_needs(tmp_path: Path) -> None:
+    job = site(tmp_path)
+    assert SENTENCE in " ".join(job.run("plan").out.split())
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    after = ended.out.partition("Apply complete.")[2]
+    assert SENTENCE in " ".join(after.split())
+    assert "`oc label node NODE balance-slb-migrated=true`" in " ".join(after.split())
+    again = job.run("plan").out
+    assert "No changes." in again and SENTENCE not in again
+
+
+def test_the_label_alone_brings_a_later_node_under_the_policy(tmp_path: Path) -> None:
+    job = site(tmp_path)
+    assert job.apply().code == 0
+    with job.world() as world:
+        node = Ref("v1", "Node", "worker-02")
+        labels = {"metadata": {"labels": {"balance-slb-migrated": None}}}
+        world.edit().cluster.write(MergePatch(node, labels))
+        world.tick(10)
+    assert "H07" in job.run("plan").out
+    with job.world() as world:
+        labels = {"metadata": {"labels": {"balance-slb-migrated": "true"}}}
+        world.edit().cluster.write(MergePatch(node, labels))
+        world.tick(10)
+    assert "H07" not in job.run("plan").out
