@@ -149,23 +149,23 @@ def _preflight_checks(found: NodeDiff, facts: Facts, evacuates: bool) -> list[Ch
     checks = [
         Check(f"{at}/ready", "eq", True, "a node that is not Ready is not touched"),
         Check("cluster/not-ready", "subset_of", others, "H18: another node went down since the plan"),
+        Check(
+            "cluster/rollouts",
+            "subset_of",
+            [],
+            "H18: machines are being updated, which takes nodes down too",
+        ),
     ]
     if evacuates:
         held = sorted({*facts.value("cluster/cordoned", []), found.node})
-        checks += [
+        checks.append(
             Check(
                 "cluster/cordoned",
                 "subset_of",
                 held,
                 "H18: a node was cordoned since the plan, which counted on its room",
-            ),
-            Check(
-                "cluster/rollouts",
-                "subset_of",
-                [],
-                "H18: machines are being updated, which takes nodes down too",
-            ),
-        ]
+            )
+        )
     for change in found.changes:
         checks += KINDS[change.kind].preflight(change, facts)
     if isinstance(facts.get(f"{at}/ovs/mapping/physnet"), Known):

@@ -53,8 +53,11 @@ class Permission:
 
 
 def of_views(views: Iterable[str]) -> set[Permission]:
-    """What reading these views asks of the API. Views of a node ask nothing of it."""
-    requests = [request for view in views for request in reading(view, 0.0).requests]
+    """What reading these views needs of the API. Views of a node ask nothing of it, and what may stay unanswered is
+    no need: a plan without it says what it cannot tell.
+    """
+    readings = [reading(view, 0.0) for view in views]
+    requests = [request for one in readings for request in one.requests if request not in one.spare]
     return {_to_list(request) for request in requests if isinstance(request, ListRequest)}
 
 

@@ -20,7 +20,7 @@ from plans.nmstate.ownership import is_marked
 from plans.order import order, serialise
 from plans.predict import predict
 
-VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions")
+VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions", "rollouts")
 """What every plan looks at; beside these, `cluster_views`, `node_views` of each selected node, and `closer_views`."""
 
 

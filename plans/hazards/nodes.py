@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plans.document import Finding
+from plans.facts import Unknown
 from plans.hazards import Scene
 
 
@@ -11,10 +12,15 @@ def another_node_down(scene: Scene) -> list[Finding]:
     if not scene.brackets:
         return []
     return [
-        Finding("H18", "block", node, (f"node/{node}",), f"{node} is not Ready: no other node is taken out of service meanwhile",
-                f"bring {node} back first")
+        Finding("H18", "block", node, (f"node/{node}",),
+                f"{node} {_state(scene, node)}: no other node is taken out of service meanwhile", f"bring {node} back first")
         for node in scene.facts.value("cluster/not-ready", [])
     ]  # fmt: skip
+
+
+def _state(scene: Scene, node: str) -> str:
+    ready = scene.facts.get(f"node/{node}/ready")
+    return f"may be down ({ready.why})" if isinstance(ready, Unknown) else "is not Ready"
 
 
 def machines_updating(scene: Scene) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Fails, judge_all
-from plans.facts import Facts
+from plans.facts import Facts, Unknown
 from plans.ops import Wait
 from plans.readings import view_of
 
@@ -29,7 +29,10 @@ def preflight(node: str, expect: Sequence[Check]) -> Action:
 
 @routine("preflight@1")
 def step_preflight(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """Nothing to do: its `expect` was judged."""
+    """Nothing to do: its `expect` was judged. What could not be judged by anything is said."""
+    kubelets = facts.get("cluster/kubelets")
+    if isinstance(kubelets, Unknown):
+        return Finished(f"cannot tell by their Leases whether the kubelets are alive: {kubelets.why}")
     return Finished()
 
 

@@ -105,7 +105,6 @@ def views(desired: Desired) -> tuple[str, ...]:
     restarts = "restart" in (spec.evacuate.default, *spec.evacuate.vms.values())
     return (
         "migration-limits",
-        "rollouts",
         *(("machines",) if restarts else ()),
         *(("pods",) if spec.evacuate.pods == "evict" else ()),
         *(("canaries",) if spec.proof else ()),

@@ -14,19 +14,11 @@ from dataclasses import dataclass
 
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
-from plans.readings import cluster, l2advertisements, machines, maintenance, networks, nmstate, node
+from plans.readings import cluster, kubelets, l2advertisements, machines, maintenance, networks, nmstate, node
+from plans.readings.reply import NoReply as NoReply
+from plans.readings.reply import Reply as Reply
 
 AnyRequest = ListRequest | SelectRequest | CommandRequest
-
-
-@dataclass(frozen=True, slots=True)
-class NoReply:
-    """A request that could not be answered, and why."""
-
-    why: str
-
-
-Reply = Json | NoReply
 
 
 _BROUGHT_BY = {
@@ -47,16 +39,20 @@ def not_served(api: str, kind: str) -> NoReply:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One view: what to ask, and what the answers mean."""
+    """One view: what to ask, and what the answers mean.
+
+    `spare`: requests that may stay without an answer; what `parse` gets in its place is the `NoReply`.
+    """
 
     requests: tuple[AnyRequest, ...]
     parse: Callable[[Sequence[Json]], Mapping[str, Fact]]
     unknown: Callable[[str], Mapping[str, Fact]]
+    spare: frozenset[AnyRequest] = frozenset()
 
     def facts(self, replies: Sequence[Reply]) -> Mapping[str, Fact]:
         """The facts of this view: unknown, with the reason, when any request had no reply or made no sense."""
-        for reply in replies:
-            if isinstance(reply, NoReply):
+        for request, reply in zip(self.requests, replies, strict=True):
+            if isinstance(reply, NoReply) and request not in self.spare:
                 return self.unknown(reply.why)
         try:
             return self.parse(replies)
@@ -71,7 +67,10 @@ def reading(view: str, now: float) -> Reading:
     match name, where:
         case "nodes", []:
             return Reading(
-                (cluster.NODE_REQUEST,), cluster.parse_nodes, cluster.unknown("cluster/nodes", "node/*")
+                (kubelets.LEASES_REQUEST, cluster.NODE_REQUEST),
+                cluster.parse_nodes,
+                cluster.unknown("cluster/nodes", "node/*"),
+                spare=frozenset({kubelets.LEASES_REQUEST}),
             )
         case "vms", []:
             unasked = cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*")

@@ -29,7 +29,7 @@ from providers.ports import (
     Refused,
     Write,
 )
-from providers.twin import admission, ownership, validation
+from providers.twin import admission, node_leases, ownership, validation
 from providers.twin.kinds import Kind, kind_of
 from providers.twin.ownership import CLIENT, Owner, Shape
 from providers.twin.patching import Inapplicable, json_patch, merge
@@ -77,6 +77,9 @@ class Api:
     def get(self, ref: Ref) -> Body | None:
         kind = self._kind(ref.api, ref.kind)
         found = self._store.get(key_of(kind, ref.name, ref.namespace))
+        if found is None and node_leases.are_asked_for(kind, ref.namespace):
+            leases = node_leases.leases(self._store, self._now())
+            found = next((lease for lease in leases if lease["metadata"]["name"] == ref.name), None)
         return None if found is None else _as_asked(kind, found)
 
     def list(
@@ -94,10 +97,11 @@ class Api:
         for key in self._store.keys(group_of(known)):
             if namespace is not None and not key.rpartition(SEP)[2].startswith(f"{namespace} "):
                 continue
-            item = self._store.get(key)
-            if selects(item, None, labels, fields):
-                items.append(_kept(_as_asked(known, item), keep) if keep else _as_asked(known, item))
-        return Listing(tuple(items), str(self.version))
+            items.append(self._store.get(key))
+        if node_leases.are_asked_for(known, namespace):
+            items = sorted([*items, *node_leases.leases(self._store, self._now())], key=_place)
+        items = [_as_asked(known, item) for item in items if selects(item, None, labels, fields)]
+        return Listing(tuple(_kept(item, keep) if keep else item for item in items), str(self.version))
 
     @property
     def version(self) -> int:
@@ -368,6 +372,10 @@ class Api:
         self._store.record_event(version, event, kind.stored, kind.name, made)
         self._notify(Change(ref.kind, ref.name, ref.namespace or "", made, event == "DELETED"))
         return _as_asked(kind, made)
+
+
+def _place(body: Body) -> tuple[str, str]:
+    return body["metadata"].get("namespace", ""), body["metadata"]["name"]
 
 
 def _as_asked(kind: Kind, body: Body) -> Body:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from providers.ports import AlreadyExists, Body, Create, MergePatch, Ref
-from providers.twin import ovs_view
+from providers.twin import ovs_view, reboots
 from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, NAD_API, VM, attachments, mac_of, network_of
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Change, Settings, Stage
@@ -32,6 +32,8 @@ class Kubelet:
                 yield f"unplug {node} {change.namespace} {change.name}", 0.0
             elif node and body.get("status", {}).get("phase") == "Pending":
                 yield f"pod {change.namespace} {change.name}", 0.0
+        if change.kind == "kubelet":
+            yield f"heard {change.name}", 0.0
         if change.kind == "VirtualMachineInstance" and not change.deleted:
             move = body.get("status", {}).get("migrationState") or {}
             if (
@@ -47,6 +49,8 @@ class Kubelet:
             unplug(stage, *rest)
         elif what == "pod":
             _start(stage, *rest)
+        elif what == "heard":
+            return reboots.judge(stage, *rest)
         else:
             return _hand_over(stage, *rest)
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.ports import Clock, Cluster, NodeShell, Ovsdb
-from providers.twin import forwarding, ovs_view
+from providers.twin import forwarding, node_leases, ovs_view
 from providers.twin.build import build
 from providers.twin.host import Host
 from providers.twin.kube import stamp
@@ -225,6 +225,12 @@ class TwinWorld:
         """Let the nmstate handler of a node die and come up again: it forgets its queue, and takes up every policy."""
         with self._call() as host:
             host.notify(Change("handler", node))
+
+    def set_kubelet(self, node: str, runs: bool) -> None:
+        """Let the kubelet of a node fall silent, or be heard again; the node's switch and guests go on working."""
+        with self._call() as host:
+            host.keep(node_leases.STOPPED, node, None if runs else host.now())
+            host.notify(Change("kubelet", node))
 
     def set_reachable(self, node: str, reachable: bool) -> None:
         """Cut or restore the way to a node's database and shell; the node itself goes on working."""

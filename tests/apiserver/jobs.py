@@ -118,20 +118,24 @@ def install(server: ApiServer) -> None:
 
 
 def bind(server: ApiServer, user: str, cluster: Sequence[str], own: Sequence[str]) -> None:
-    """Bind cluster roles to a user, and roles in our own namespace."""
+    """Bind cluster roles to a user, and roles in the namespaces that have one of that name."""
     group = RBAC.partition("/")[0]
-    for kind, names, space in (("ClusterRole", cluster, ""), ("Role", own, SPACE)):
-        for name in names:
-            at = {"namespace": space} if space else {}
-            server.create(
-                {
-                    "apiVersion": RBAC,
-                    "kind": f"{kind}Binding",
-                    "metadata": {"name": f"{user}-{name}", **at},
-                    "subjects": [{"kind": "User", "name": user, "apiGroup": group}],
-                    "roleRef": {"kind": kind, "name": name, "apiGroup": group},
-                }
-            )
+    bound = [("ClusterRole", name, {}) for name in cluster]
+    bound += [
+        ("Role", role["metadata"]["name"], {"namespace": role["metadata"]["namespace"]})
+        for role in roles()
+        if role["kind"] == "Role" and role["metadata"]["name"] in own
+    ]
+    for kind, name, at in bound:
+        server.create(
+            {
+                "apiVersion": RBAC,
+                "kind": f"{kind}Binding",
+                "metadata": {"name": f"{user}-{name}", **at},
+                "subjects": [{"kind": "User", "name": user, "apiGroup": group}],
+                "roleRef": {"kind": kind, "name": name, "apiGroup": group},
+            }
+        )
 
 
 def allowed_by(names: Sequence[tuple[str, str]]) -> set[tuple[str, str, str]]:

@@ -28,6 +28,7 @@ from .server import ApiServer, CannotRun, binaries
 MULTUS = "openshift-multus"
 READER = (("ClusterRole", "ovsplan-reader"), ("Role", "ovsplan-reader"))
 WRITER = (*READER, ("ClusterRole", "ovsplan-writer"), ("Role", "ovsplan-writer"))
+READS = ("get", "list", "watch")
 AUDIT = {"rules": [{"level": "Metadata", "omitStages": ["RequestReceived"]}]}
 
 
@@ -93,7 +94,7 @@ def test_what_is_kept_of_it_is_in_our_own_namespace_only(job: Job) -> None:
     touched = {
         namespace
         for verb, _, resource, namespace, _ in done_by(job.server, "writer")
-        if resource in ("secrets", "leases")
+        if resource in ("secrets", "leases") and verb not in READS
     }
     assert touched == {SPACE}
 

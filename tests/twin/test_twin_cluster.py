@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
+
 import pytest
 
 from providers.ports import (
@@ -16,7 +19,7 @@ from providers.ports import (
     Refused,
 )
 from providers.twin import TwinWorld
-from twin.worlds import KUBEVIRT, VMI, vmi
+from twin.worlds import KUBEVIRT, VMI, make, vmi
 
 NODE = Ref("v1", "Node", "worker-01")
 MAP = Ref("v1", "ConfigMap", "notes", "default")
@@ -168,3 +171,36 @@ def test_the_vm_objects_refer_to_each_other(world: TwinWorld) -> None:
     macs = {entry["name"]: entry["mac"] for entry in found["status"]["interfaces"]}
     assert macs["net"] == "02:00:00:00:e0:0b"
     assert world.cluster.get(Ref(KUBEVIRT, "VirtualMachine", "talker", "default")) is not None
+
+
+def lease_of(world: TwinWorld, node: str) -> float:
+    found = world.cluster.get(Ref("coordination.k8s.io/v1", "Lease", node, "kube-node-lease"))
+    assert found is not None
+    return datetime.fromisoformat(found["spec"]["renewTime"]).timestamp()
+
+
+def test_every_kubelet_renews_its_lease_however_far_time_jumps(tmp_path: Path) -> None:
+    with make(tmp_path / "world") as world:
+        for seconds in (0, 7, 86_400):
+            world.tick(seconds)
+            listed = world.cluster.list("coordination.k8s.io/v1", "Lease", namespace="kube-node-lease").items
+            assert [lease["metadata"]["name"] for lease in listed] == ["worker-01", "worker-02"]
+            for node in ("worker-01", "worker-02"):
+                assert 0 <= world.clock.now() - lease_of(world, node) <= 10
+
+
+def test_a_kubelet_that_falls_silent_is_found_out_after_forty_seconds(tmp_path: Path) -> None:
+    def ready() -> str:
+        node = world.cluster.get(Ref("v1", "Node", "worker-01"))
+        assert node is not None
+        return str(next(c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"))
+
+    with make(tmp_path / "world") as world:
+        world.set_kubelet("worker-01", False)
+        last = lease_of(world, "worker-01")
+        world.tick(39)
+        assert (ready(), lease_of(world, "worker-01")) == ("True", last)
+        world.tick(1)
+        assert ready() == "Unknown"
+        world.set_kubelet("worker-01", True)
+        assert ready() == "True" and lease_of(world, "worker-01") > last

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.planning import COLD, TARGET, declared, make_world, observed, planned
+from support.planning import COLD, HOT, TARGET, declared, make_world, observed, planned
 from support.switches import LSP, OUTER
 
 from plans import ovs
@@ -15,6 +15,7 @@ from plans.desired import Evacuate
 from plans.desired.models import Leaving
 from plans.document import Plan
 from plans.facts import ABSENT, Fact, Facts, Known, Unknown
+from plans.maintenance.checkpoints import step_preflight
 from plans.maintenance.evictions import AGAIN_AFTER, TRIES
 from plans.maintenance.migrations import AT_ONCE, ATTEMPTS, migration_name
 from plans.maintenance.proof import LOOKS
@@ -614,3 +615,37 @@ def test_machines_that_are_being_updated_block_and_are_looked_for_before_each_no
     assert len(preflights) == 2
     for action in preflights:
         assert [c.value for c in action.expect if c.path == "cluster/rollouts"] == [[]]
+
+
+def test_machines_that_are_being_updated_hold_up_a_hot_node_too(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        plan = planned(world, declared(HOT))
+    preflights = [action for action in plan.actions if action.routine == "preflight@1"]
+    assert len(preflights) == 2
+    for action in preflights:
+        paths = {check.path for check in action.expect}
+        assert {"cluster/rollouts", "cluster/not-ready"} <= paths and "cluster/cordoned" not in paths
+
+
+def test_a_node_whose_kubelet_is_silent_holds_up_the_others(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        world.set_kubelet("worker-02", False)
+        world.tick(39)
+        plan = planned(world, declared(HOT))
+        assert [f.message for f in plan.findings if f.id == "H18"] == []
+        world.controllers_off("kubelet")  # nobody says in its place that it is lost
+        world.tick(11)
+        plan = planned(world, declared(HOT))
+    (found,) = [f for f in plan.findings if f.id == "H18"]
+    assert found.blocks
+    assert found.message == (
+        "worker-02 may be down (its kubelet has not renewed its Lease for 50 s): "
+        "no other node is taken out of service meanwhile"
+    )
+
+
+def test_what_the_leases_could_not_tell_is_said_by_the_preflight() -> None:
+    facts = Facts({"cluster/kubelets": Unknown("forbidden")})
+    assert step_preflight({}, facts, Done("run")) == Finished(
+        "cannot tell by their Leases whether the kubelets are alive: forbidden"
+    )

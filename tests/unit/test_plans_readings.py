@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -85,20 +86,68 @@ def node(name: str, *, ready: str = "True", cordoned: bool = False, by: str | No
 
 
 def test_a_cordon_of_ours_is_told_from_somebody_elses() -> None:
-    facts = read("nodes", [node("a", cordoned=True), node("b", cordoned=True, by="run-1"), node("c")])
+    facts = read("nodes", [], [node("a", cordoned=True), node("b", cordoned=True, by="run-1"), node("c")])
     assert facts.value("cluster/cordoned") == ["a", "b"]
     assert (facts.get("node/a/cordoned-by"), facts.get("node/b/cordoned-by")) == (ABSENT, Known("run-1"))
 
 
 def test_the_object_of_a_node_tells_nothing_of_its_switch() -> None:
-    facts = read("nodes", [node("a")])
+    facts = read("nodes", [], [node("a")])
     assert facts.get("node/a/ovs/mapping/vmnet") == Unknown("nobody asked a")
     assert facts.get("node/b/ovs/mapping/vmnet") == ABSENT
 
 
 @pytest.mark.parametrize("status", ["False", "Unknown"])
 def test_a_node_whose_kubelet_is_silent_is_not_ready(status: str) -> None:
-    assert read("nodes", [node("a", ready=status), node("b")]).value("cluster/not-ready") == ["a"]
+    assert read("nodes", [], [node("a", ready=status), node("b")]).value("cluster/not-ready") == ["a"]
+
+
+def lease(name: str, at: float | None) -> Any:
+    renewed = {"renewTime": datetime.fromtimestamp(at, UTC).isoformat()} if at is not None else {}
+    return {"metadata": {"name": name}, "spec": renewed}
+
+
+def renewed(**at: float) -> list[Any]:
+    return [lease(name, at[name]) for name in at]
+
+
+def test_a_node_whose_lease_is_older_than_the_others_is_not_known_to_be_ready() -> None:
+    facts = read("nodes", renewed(a=NOW, b=NOW - 41, c=NOW - 9), [node("a"), node("b"), node("c")])
+    assert facts.get("node/b/ready") == Unknown("its kubelet has not renewed its Lease for 41 s")
+    assert (facts.value("node/a/ready"), facts.value("node/c/ready")) == (True, True)
+    assert (facts.value("cluster/not-ready"), facts.value("cluster/kubelets")) == (["b"], ["b"])
+
+
+def test_leases_are_compared_with_each_other_and_not_with_our_clock() -> None:
+    facts = read("nodes", renewed(a=NOW - 86_400, b=NOW - 86_430), [node("a"), node("b")])
+    assert facts.value("cluster/not-ready") == []
+
+
+def test_the_clock_of_one_node_alone_may_run_ahead() -> None:
+    facts = read("nodes", renewed(a=NOW + 600, b=NOW, c=NOW - 9), [node("a"), node("b"), node("c")])
+    assert facts.value("cluster/not-ready") == []
+
+
+def test_a_heartbeat_tells_how_old_a_lease_is_too() -> None:
+    heard = node("b")
+    heard["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-01-15T01:00:00Z"
+    facts = read("nodes", renewed(a=NOW - 60), [node("a"), heard])
+    assert facts.value("cluster/not-ready") == ["a"]
+
+
+def test_a_node_without_a_lease_is_taken_at_its_word() -> None:
+    facts = read("nodes", [*renewed(a=NOW), lease("c", NOW)], [node("a"), node("b"), node("c")])
+    assert facts.value("node/b/ready") is True
+
+
+@pytest.mark.parametrize(
+    ("leases", "why"),
+    [(NoReply("forbidden"), "forbidden"), ([], "no node has a Lease in namespace kube-node-lease")],
+)
+def test_without_leases_a_node_is_taken_at_its_word_and_that_is_said(leases: Any, why: str) -> None:
+    facts = read("nodes", leases, [node("a"), node("b", ready="False")])
+    assert (facts.value("node/a/ready"), facts.value("cluster/not-ready")) == (True, ["b"])
+    assert facts.get("cluster/kubelets") == Unknown(why)
 
 
 def nad(name: str, config: Any) -> Any:
