@@ -1,4 +1,4 @@
-"""What the Kubernetes API says about launcher pods and the networks of their VMs.
+"""What the Kubernetes API says about the pods that are on networks: launchers of VMs, and others.
 
 Invariant: read only through the Cluster port, so that the lab wires what any client of that API would see.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from providers.ports import Body, Cluster
 VMI = ("kubevirt.io/v1", "VirtualMachineInstance")
 NAD = ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition")
 _MIGRATION = "kubevirt.io/migrationJobUID"
+_LAUNCHER = ("kubevirt.io", "virt-launcher")
+_NETWORKS = "k8s.v1.cni.cncf.io/networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A virt-launcher pod that has a node. `vm` is namespace/name; `migration` a target pod's VMIM uid."""
+    """A pod that has a node. Of a virt-launcher, `vm` is namespace/name and `migration` a target pod's VMIM uid."""
 
     namespace: str
     name: str
@@ -52,6 +54,11 @@ class Pod:
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def guest(self) -> str:
+        """Whose network namespace it is: a VM's, which stays through migrations, or the pod's own."""
+        return self.vm or self.key
 
     def iface_id(self, nic: Nic) -> str:
         """The logical port's name, as OVN-Kubernetes forms it for a secondary network."""
@@ -78,35 +85,58 @@ def networks(cluster: Cluster) -> dict[str, Mapping[str, Any]]:
 
 
 def pods(cluster: Cluster, vmis: Mapping[str, Body], nads: Mapping[str, Mapping[str, Any]]) -> dict[str, Pod]:
-    """The scheduled, living launcher pods by namespace/name."""
-    listing = cluster.list("v1", "Pod", labels={"kubevirt.io": "virt-launcher"})
-    found = (_pod(body, vmis, nads) for body in listing.items)
+    """The scheduled, living pods on networks, by namespace/name."""
+    found = (_pod(body, vmis, nads) for body in cluster.list("v1", "Pod").items)
     return {pod.key: pod for pod in found if pod is not None}
 
 
 def _pod(body: Body, vmis: Mapping[str, Body], nads: Mapping[str, Mapping[str, Any]]) -> Pod | None:
     meta = body["metadata"]
-    vm = f"{meta['namespace']}/{meta['labels']['vm.kubevirt.io/name']}"
+    labels = meta.get("labels", {})
     phase = body.get("status", {}).get("phase", "Pending")
     node = body["spec"].get("nodeName", "")
-    if not node or vm not in vmis or phase in ("Succeeded", "Failed") or "deletionTimestamp" in meta:
+    if not node or phase in ("Succeeded", "Failed") or "deletionTimestamp" in meta:
+        return None
+    if labels.get(_LAUNCHER[0]) != _LAUNCHER[1]:
+        nics = _own_nics(meta, nads)
+        return Pod(meta["namespace"], meta["name"], "", node, phase, "", nics) if nics else None
+    vm = f"{meta['namespace']}/{labels['vm.kubevirt.io/name']}"
+    if vm not in vmis:
         return None
     nics = _nics(vmis[vm], nads)
-    return Pod(meta["namespace"], meta["name"], vm, node, phase, meta["labels"].get(_MIGRATION, ""), nics)
+    return Pod(meta["namespace"], meta["name"], vm, node, phase, labels.get(_MIGRATION, ""), nics)
 
 
 def _nics(vmi: Body, nads: Mapping[str, Mapping[str, Any]]) -> tuple[Nic, ...]:
-    """The localnet interfaces, in the VMI's order; the guest sees them as eth0, eth1, ..."""
+    """The localnet interfaces, in the VMI's order."""
     wired = {net["name"]: net["multus"]["networkName"] for net in vmi["spec"]["networks"] if "multus" in net}
-    namespace = vmi["metadata"]["namespace"]
+    asked = [(wired.get(each["name"], ""), each["mac"]) for each in vmi["status"]["interfaces"]]
+    return _localnet_nics(vmi["metadata"]["namespace"], asked, nads)
+
+
+def _own_nics(meta: Mapping[str, Any], nads: Mapping[str, Mapping[str, Any]]) -> tuple[Nic, ...]:
+    """Those of a pod's own annotation, with the addresses that the CNI gives them."""
+    names = [name for name in meta.get("annotations", {}).get(_NETWORKS, "").split(",") if name]
+    asked = [(name, _mac(f"{meta['namespace']}/{meta['name']} {name}")) for name in names]
+    return _localnet_nics(meta["namespace"], asked, nads)
+
+
+def _mac(seed: str) -> str:
+    digest = hashlib.sha256(seed.encode()).hexdigest()
+    return ":".join(["0a", "58", *(digest[at : at + 2] for at in range(0, 8, 2))])
+
+
+def _localnet_nics(
+    namespace: str, asked: Sequence[tuple[str, str]], nads: Mapping[str, Mapping[str, Any]]
+) -> tuple[Nic, ...]:
+    """Of (NAD, MAC) those that are localnets; whoever is behind them sees eth0, eth1, ..."""
     nics: list[Nic] = []
-    for interface in vmi["status"]["interfaces"]:
-        name = wired.get(interface["name"], "")
+    for name, mac in asked:
         config = nads.get(name if "/" in name else f"{namespace}/{name}")
         if config and config.get("topology") == "localnet":
             guest = f"eth{len(nics)}"
             localnet = config["physicalNetworkName"]
-            nics.append(Nic(guest, config["name"], localnet, int(config["vlanID"]), interface["mac"]))
+            nics.append(Nic(guest, config["name"], localnet, int(config["vlanID"]), mac))
     return tuple(nics)
 
 

@@ -1,4 +1,4 @@
-"""Kubelet, CNI and QEMU for virt-launcher pods: ports on real nodes follow the pods of the twin's API.
+"""Kubelet, CNI and QEMU for pods on networks: ports on real nodes follow the pods of the twin's API.
 
 Invariant: level-triggered. Every pass compares what the API says with what was plugged, so a kubelet that was
 away catches up, and one that comes twice does nothing the second time.
@@ -75,7 +75,7 @@ class Kubelet:
         self.wiring.add_guest(pod)
         self.wiring.plug(pod)
         if pod.phase == "Pending":
-            if not pod.migration:
+            if pod.vm and not pod.migration:
                 self.wiring.activate(pod, ())
             self._report_running(pod)
         self._held[pod.key] = pod

@@ -40,13 +40,14 @@ def ip(namespace: str, *lines: str) -> None:
     run("ip", *where, "-batch", "-", stdin="\n".join(lines) + "\n")
 
 
-def add_all(names: Iterable[str]) -> None:
-    """Make namespaces whose loopback is up and which never speak IPv6 by themselves."""
+def add_all(names: Iterable[str], *, ipv6: bool = False) -> None:
+    """Make namespaces whose loopback is up; without `ipv6` they never speak by themselves."""
     names = tuple(names)
     ip("", *(f"netns add {name}" for name in names))
     for name in names:
         ip(name, "link set dev lo up")
-        inside(name, _ipv6_off)
+        if not ipv6:
+            inside(name, _ipv6_off)
 
 
 def links(namespace: str) -> set[str]:

@@ -28,7 +28,7 @@ from .netns import await_true
 from .nmlab import NmLab, nm_lab
 from .nmstate_cases import NEWER, OLDER
 from .nmstate_real import ask_to_migrate
-from .worlds import managed_world
+from .worlds import GATEWAY, NETWORK, VLAN, managed_world
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("needs_nmstate", "needs_api_server")]
 
@@ -291,16 +291,33 @@ def lose(folder: Path) -> None:
 
 
 @on_23_03
-def test_cold_migration_ends_as_on_the_twin(stage: Stage, site: NmLab, tmp_path: Path) -> None:
-    job = Job(site.lab, EXAMPLES / "nncp/cold", tmp_path)
+def test_cold_migration_is_proven_by_a_canary_and_ends_as_on_the_twin(
+    stage: Stage, site: NmLab, tmp_path: Path
+) -> None:
+    job = Job(site.lab, with_canary(EXAMPLES / "nncp/cold", tmp_path / "desired"), tmp_path)
     with ExitStack() as stack:
         pings = {vm: stack.enter_context(site.ping(vm)) for vm in VMS}
         done = job.apply()
         tallies = {vm: ping.stop() for vm, ping in pings.items()}
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(f"seen: a canary on {NETWORK}; {GATEWAY} answers in {NETWORK}") == len(NODES)
+    assert not site.lab.cluster.list("v1", "Pod", labels={"ovsplan.io/purpose": "canary"}).items
     assert_migrated(site, job)
     assert {vm: tally for vm, tally in tallies.items() if tally.lost_ms >= COLD_LOST_MS} == {}
     assert_as_on_twin(stage, twins(stage, job.desired, tmp_path))
+
+
+def with_canary(example: Path, folder: Path) -> Path:
+    """The files of an example, with a canary asked for, and a gateway that it asks."""
+    shutil.copytree(example, folder)
+    for file in folder.glob("*.yaml"):
+        document = yaml.safe_load(file.read_text())
+        if document["kind"] == "Rollout":
+            document["spec"]["proof"] = {"canary": {"image": "registry.example.com/tools:1"}}
+        else:
+            document["spec"]["networks"] = {NETWORK: {"vlan": VLAN, "mtu": 1500, "gateway": GATEWAY}}
+        file.write_text(yaml.safe_dump(document))
+    return folder
 
 
 # By labels, as the procedure does.

@@ -22,7 +22,7 @@ from providers.ovsdb.client import UnixOvsdb
 from providers.ports import Body
 
 from .inventory import Nic, Pod
-from .netns import LabError, add_all, await_true, inside, ip, links, present
+from .netns import LabError, add_all, await_true, delete_all, inside, ip, links, present
 from .spec import Spec, subnet
 
 _FIRST_GUEST, _FIRST_LATER = 11, 200
@@ -83,7 +83,7 @@ class Place:
 
 @dataclass
 class Wiring:
-    """Everything kubelet, CNI and QEMU do to a VM's network, on the real daemons."""
+    """Everything kubelet, CNI and QEMU do to the network of a VM or pod, on the real daemons."""
 
     place: Place
     spec: Spec
@@ -120,14 +120,16 @@ class Wiring:
         self.transact("nb", _gateway_router(node, number))
 
     def add_guest(self, pod: Pod) -> None:
-        """The VM's namespace, with a NIC per network.
+        """The VM's namespace, with a NIC per network; a pod's own, which is like any pod's and gets no address.
 
         A silent VM and its gateways know each other's MACs for good, so that no ARP ever makes it speak.
         """
-        guest, silent = self.place.guest(pod.vm), self.spec.silent.get(pod.vm, False)
+        guest, silent = self.place.guest(pod.guest), self.spec.silent.get(pod.vm, False)
         if guest in present(guest):
             return
-        add_all([guest])
+        add_all([guest], ipv6=not pod.vm)
+        if not pod.vm:
+            return
         for nic in pod.nics:
             address, eth = self.address(pod.vm, nic), nic.guest
             ip(
@@ -148,26 +150,21 @@ class Wiring:
         return f"{subnet(nic.vlan)}.{number}"
 
     def plug(self, pod: Pod) -> None:
-        """Give the pod its ports: veths that do not forward yet, disabled logical ports, ports of br-int.
+        """Give the pod its ports: veths, logical ports, ports of br-int; a VM's do not forward yet.
 
         Returns when ovn-controller has installed their flows. What is there already stays.
         """
-        node, guest, mtu = self.place.namespace(pod.node), self.place.guest(pod.vm), self.spec.mtu
+        node, guest, mtu = self.place.namespace(pod.node), self.place.guest(pod.guest), self.spec.mtu
         for nic in pod.nics:
             tap, inner, name = pod.tap(nic), _inner(pod, nic), pod.iface_id(nic)
             if not self.rows("nb", "Logical_Switch_Port", ["name", "==", name]):
-                self.transact("nb", _logical_port(nic, name))
+                self.transact("nb", _logical_port(nic, name, enabled=not pod.vm))
             if self.rows(pod.node, "Port", ["name", "==", tap]):
                 continue
             if tap not in links(node):
                 ip(node, f"link add name {tap} mtu {mtu} type veth peer name {inner} mtu {mtu} netns {guest}")
             ip(node, f"link set dev {tap} up")
-            ip(
-                guest,
-                f"link set dev {inner} up",
-                f"link set dev {inner} master {nic.guest}",
-                _state(pod, nic, _BLOCKING),
-            )
+            ip(guest, *(_behind(pod, nic) if pod.vm else _itself(pod, nic)))
             self.transact(pod.node, _integration_port(tap, name, nic.mac, pod.vm))
         await_true(lambda: self._installed(pod), f"OVN installs the ports of {pod.key}", within=20)
 
@@ -199,6 +196,8 @@ class Wiring:
         """Take the pod's ports away, everywhere. What is gone already is no error."""
         for nic in pod.nics:
             self._unplug(pod.node, pod.tap(nic), pod.iface_id(nic))
+        if not pod.vm:
+            delete_all([self.place.guest(pod.guest)])
 
     def clear(self, nodes: Iterable[str], pods: Iterable[Pod]) -> None:
         """Take away the ports of pods that are no more."""
@@ -301,6 +300,22 @@ def _inner(pod: Pod, nic: Nic) -> str:
     return "q" + pod.tap(nic).removeprefix("tap")
 
 
+def _behind(pod: Pod, nic: Nic) -> list[str]:
+    """QEMU's side: the guest's NIC is a bridge, of which the pod's veth is a port."""
+    inner = _inner(pod, nic)
+    return [
+        f"link set dev {inner} up",
+        f"link set dev {inner} master {nic.guest}",
+        _state(pod, nic, _BLOCKING),
+    ]
+
+
+def _itself(pod: Pod, nic: Nic) -> list[str]:
+    """A pod's own NIC, with the CNI's address."""
+    inner = _inner(pod, nic)
+    return [f"link set dev {inner} name {nic.guest} address {nic.mac}", f"link set dev {nic.guest} up"]
+
+
 def _state(pod: Pod, nic: Nic, state: int) -> str:
     # Without learning, the guest's bridge holds no gateway MAC on a port that has stopped forwarding.
     return f"link set dev {_inner(pod, nic)} type bridge_slave state {state} learning off"
@@ -346,8 +361,8 @@ def _gateway_router(node: str, number: int) -> list[Body]:
     ]
 
 
-def _logical_port(nic: Nic, name: str) -> list[Body]:
-    row = {"name": name, "addresses": nic.mac, "enabled": False}
+def _logical_port(nic: Nic, name: str, *, enabled: bool) -> list[Body]:
+    row = {"name": name, "addresses": nic.mac, "enabled": enabled}
     insert = [["ports", "insert", ["named-uuid", "port"]]]
     return [
         {"op": "insert", "table": "Logical_Switch_Port", "uuid-name": "port", "row": row},
@@ -361,7 +376,8 @@ def _logical_port(nic: Nic, name: str) -> list[Body]:
 
 
 def _integration_port(tap: str, name: str, mac: str, vm: str) -> list[Body]:
-    ids = ["map", [["iface-id", name], ["attached_mac", mac], ["vm", vm]]]
+    marks = [["iface-id", name], ["attached_mac", mac], *([["vm", vm]] if vm else [])]
+    ids = ["map", marks]
     insert = [["ports", "insert", ["named-uuid", "port"]]]
     return [
         {

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .spec import subnet
+
 LOCALNET = "vmnet"
 NETWORK = "default/vlan224"
+VLAN = 224
+GATEWAY = f"{subnet(VLAN)}.1"
 NMSTATE = "2.2.62"
 
 
@@ -21,7 +25,7 @@ def managed_world(ovn: str, nodes: Iterable[str], vms: Mapping[str, str]) -> dic
         "ovn": ovn,
         "nmstate": NMSTATE,
         "timings": {"migration": 0.3},
-        "networks": {NETWORK: {"localnet": LOCALNET, "vlan": 224}},
+        "networks": {NETWORK: {"localnet": LOCALNET, "vlan": VLAN, "gateway": GATEWAY}},
         "nodeDefaults": {
             "labels": {"node-role.kubernetes.io/worker": ""},
             "mappings": f"physnet:br-ex,{LOCALNET}:br-vmdata",
