@@ -137,9 +137,7 @@ class Interpreter:
             request.kind,
             since=self._seen[request],
             timeout=seconds,
-            namespace=request.namespace,
-            labels=dict(request.labels) or None,
-            fields=dict(request.fields) or None,
+            **_selectors(request),
         )
         try:
             next(iter(changes), None)
@@ -152,10 +150,8 @@ class Interpreter:
             listing = self._world.cluster.list(
                 request.api,
                 request.kind,
-                namespace=request.namespace,
-                labels=dict(request.labels) or None,
-                fields=dict(request.fields) or None,
                 keep=request.keep,
+                **_selectors(request),
             )
         except ports.NotServed:
             if request.optional:
@@ -217,6 +213,14 @@ class Interpreter:
             raise Doubtful(
                 f"vswitchd has not carried out configuration {wanted} within {SETTLE_TIMEOUT:g} s: is it running?"
             )
+
+
+def _selectors(request: ListRequest) -> ports.Selectors:
+    return {
+        "namespace": request.namespace,
+        "labels": dict(request.labels) or None,
+        "fields": dict(request.fields) or None,
+    }
 
 
 def _request(op: Patch | Create | Apply | Edit | Delete) -> ports.Write:

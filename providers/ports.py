@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 Body = Mapping[str, Any]
 """A Kubernetes object, or a part of one, as plain JSON."""
@@ -176,6 +176,17 @@ class Finished:
     err: str
 
 
+class Selectors(TypedDict, total=False):
+    """Which objects of a kind are meant: those of all namespaces unless one is given.
+
+    `labels` and `fields` are equalities; the latter as far as the server supports them (`spec.nodeName` of Pods).
+    """
+
+    namespace: str | None
+    labels: Mapping[str, str] | None
+    fields: Mapping[str, str] | None
+
+
 class Cluster(Protocol):
     """The Kubernetes API.
 
@@ -188,37 +199,19 @@ class Cluster(Protocol):
         ...
 
     def list(
-        self,
-        api: str,
-        kind: str,
-        *,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        self, api: str, kind: str, *, keep: Sequence[str] = (), **selectors: Unpack[Selectors]
     ) -> Listing:
-        """All objects of one kind, in all namespaces unless one is given, sorted by namespace and name.
+        """The objects of one kind that are selected, sorted by namespace and name.
 
-        `fields` is a field selector of equalities, as far as the server supports one (`spec.nodeName` of Pods). `keep`
-        names dotted paths (`metadata`, `status.conditions`): the rest of each object is dropped as soon as it is read.
+        `keep` names dotted paths (`metadata`, `status.conditions`): the rest of each object is dropped as soon as it
+        is read.
         """
         ...
 
     def watch(
-        self,
-        api: str,
-        kind: str,
-        *,
-        since: str,
-        timeout: float,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
+        self, api: str, kind: str, *, since: str, timeout: float, **selectors: Unpack[Selectors]
     ) -> Iterator[Event]:
-        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one. Raises Expired.
-
-        The selectors are those of `list`.
-        """
+        """The changes after `since` (a resourceVersion); ends after `timeout` seconds without one. Raises Expired."""
         ...
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import quote
 
-from providers.ports import Apply, Body, Create, Delete, JsonPatch, MergePatch, Ref, Refused, Write
+from providers.ports import Apply, Body, Create, Delete, JsonPatch, MergePatch, Ref, Refused, Selectors, Write
 
 MANAGER = "ovsplan"
 """The field manager of every write but an Apply, which brings its own."""
@@ -68,38 +68,23 @@ def reading(resource: Resource, ref: Ref) -> Call:
     return Call(f"get {ref}", "GET", _path(resource, ref))
 
 
-def page(
-    resource: Resource,
-    kind: str,
-    namespace: str | None,
-    labels: Mapping[str, str],
-    fields: Mapping[str, str],
-    continued: str,
-) -> Call:
+def page(resource: Resource, kind: str, continued: str, **selectors: Unpack[Selectors]) -> Call:
     """One page of a list; `continued` is the token that the page before gave."""
-    query = [("limit", str(PAGE)), *_selectors(labels, fields)]
+    query = [("limit", str(PAGE)), *_selected(selectors)]
     if continued:
         query.append(("continue", continued))
-    return Call(f"list {kind}", "GET", _collection(resource, namespace), tuple(query))
+    return Call(f"list {kind}", "GET", _collection(resource, selectors.get("namespace")), tuple(query))
 
 
-def watching(
-    resource: Resource,
-    kind: str,
-    since: str,
-    seconds: int,
-    namespace: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    fields: Mapping[str, str] | None = None,
-) -> Call:
+def watching(resource: Resource, kind: str, since: str, seconds: int, **selectors: Unpack[Selectors]) -> Call:
     """The changes after `since`, for so many seconds."""
     query = [("watch", "1"), ("resourceVersion", since), ("timeoutSeconds", str(seconds))]
-    query += _selectors(labels, fields)
-    return Call(f"watch {kind}", "GET", _collection(resource, namespace), tuple(query))
+    query += _selected(selectors)
+    return Call(f"watch {kind}", "GET", _collection(resource, selectors.get("namespace")), tuple(query))
 
 
-def _selectors(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    given = (("labelSelector", labels), ("fieldSelector", fields))
+def _selected(selectors: Selectors) -> list[tuple[str, str]]:
+    given = (("labelSelector", selectors.get("labels")), ("fieldSelector", selectors.get("fields")))
     return [
         (name, ",".join(f"{key}={value}" for key, value in selector.items()))
         for name, selector in given

@@ -9,8 +9,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from providers.kubernetes import calls
 from providers.kubernetes.answers import Answer, BudgetSpent, WebhookDown, failure, judged
@@ -33,6 +33,7 @@ from providers.ports import (
     NotServed,
     Ref,
     Refused,
+    Selectors,
     Unreachable,
     Write,
 )
@@ -82,20 +83,11 @@ class KubernetesCluster:
             return None
 
     def list(
-        self,
-        api: str,
-        kind: str,
-        *,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        self, api: str, kind: str, *, keep: Sequence[str] = (), **selectors: Unpack[Selectors]
     ) -> Listing:
         def page(continued: str) -> dict[str, Any]:
             return self._ask_for(
-                api,
-                kind,
-                lambda resource: calls.page(resource, kind, namespace, labels or {}, fields or {}, continued),
+                api, kind, lambda resource: calls.page(resource, kind, continued, **selectors)
             )
 
         for attempt in range(1, _ANEW + 1):
@@ -107,22 +99,14 @@ class KubernetesCluster:
         raise AssertionError("the last attempt returns or raises")
 
     def watch(
-        self,
-        api: str,
-        kind: str,
-        *,
-        since: str,
-        timeout: float,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
+        self, api: str, kind: str, *, since: str, timeout: float, **selectors: Unpack[Selectors]
     ) -> Iterator[Event]:
         resource = self._resource(api, kind)
         silent_at = time.monotonic() + timeout
         while (left := silent_at - time.monotonic()) > 0:
             # The server counts whole seconds from the start of a stream, we from the last event: a stream that
             # ended before its time, or was lost, is taken up where it ended.
-            call = calls.watching(resource, kind, since, math.ceil(left), namespace, labels, fields)
+            call = calls.watching(resource, kind, since, math.ceil(left), **selectors)
             with self._opened(call, left) as stream:
                 try:
                     for event in _events(stream):

@@ -28,7 +28,7 @@ class Objects(Protocol):
 
     def get(self, ref: Ref) -> Body | None: ...
 
-    def list(self, api: str, kind: str, namespace: str | None = None) -> Listing: ...
+    def list(self, api: str, kind: str, *, namespace: str | None = None) -> Listing: ...
 
 
 def admit(
@@ -102,7 +102,7 @@ def _migration(objects: Objects, ref: Ref, body: Mapping[str, Any]) -> None:
         if condition["type"] == "LiveMigratable" and condition["status"] == "False":
             why = f"{condition['reason']}, Message: {condition.get('message', '')}"
             raise Refused(_MIGRATION + f"Cannot migrate VMI, Reason: {why}")
-    for other in objects.list(ref.api, ref.kind, ref.namespace).items:
+    for other in objects.list(ref.api, ref.kind, namespace=ref.namespace).items:
         if other["spec"]["vmiName"] == name and other.get("status", {}).get("phase") not in FINAL:
             raise Refused(
                 _MIGRATION
@@ -161,7 +161,9 @@ def budget_of(objects: Objects, pod: Body) -> Body | None:
     labels = pod["metadata"].get("labels", {})
     found = [
         budget
-        for budget in objects.list("policy/v1", "PodDisruptionBudget", pod["metadata"]["namespace"]).items
+        for budget in objects.list(
+            "policy/v1", "PodDisruptionBudget", namespace=pod["metadata"]["namespace"]
+        ).items
         if _selects(budget["spec"].get("selector"), labels)
     ]
     if not found or pod.get("status", {}).get("phase") in (*FINAL, "Pending"):

@@ -10,9 +10,9 @@ import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Unreachable, Write
+from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Selectors, Unreachable, Write
 from providers.twin import guest, nmstatectl, node_shell
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api, selects
@@ -213,31 +213,16 @@ class _Cluster:
         return self._api.get(ref)
 
     def list(
-        self,
-        api: str,
-        kind: str,
-        *,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        self, api: str, kind: str, *, keep: Sequence[str] = (), **selectors: Unpack[Selectors]
     ) -> Listing:
-        return self._api.list(api, kind, namespace, labels, fields, keep)
+        return self._api.list(api, kind, keep=keep, **selectors)
 
     def watch(
-        self,
-        api: str,
-        kind: str,
-        *,
-        since: str,
-        timeout: float,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
+        self, api: str, kind: str, *, since: str, timeout: float, **selectors: Unpack[Selectors]
     ) -> Iterator[Event]:
         for _, event, body in self._api.events(api, kind, int(since or 0)):
             found = Event(event, json.loads(body))
-            if selects(found.object, namespace, labels, fields):
+            if selects(found.object, selectors):
                 yield found
 
     def write(self, request: Write, *, dry_run: bool = False) -> Body:

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Unpack
 
 from providers.ports import (
     AlreadyExists,
@@ -27,6 +27,7 @@ from providers.ports import (
     Owned,
     Ref,
     Refused,
+    Selectors,
     Write,
 )
 from providers.twin import admission, node_leases, ownership, validation
@@ -83,16 +84,11 @@ class Api:
         return None if found is None else _as_asked(kind, found)
 
     def list(
-        self,
-        api: str,
-        kind: str,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        self, api: str, kind: str, *, keep: Sequence[str] = (), **selectors: Unpack[Selectors]
     ) -> Listing:
         known = self._kind(api, kind)
-        _check_selector(known, fields or {})
+        _check_selector(known, selectors.get("fields") or {})
+        namespace = selectors.get("namespace")
         items = []
         for key in self._store.keys(group_of(known)):
             if namespace is not None and not key.rpartition(SEP)[2].startswith(f"{namespace} "):
@@ -100,7 +96,7 @@ class Api:
             items.append(self._store.get(key))
         if node_leases.are_asked_for(known, namespace):
             items = sorted([*items, *node_leases.leases(self._store, self._now())], key=_place)
-        items = [_as_asked(known, item) for item in items if selects(item, None, labels, fields)]
+        items = [_as_asked(known, item) for item in items if selects(item, selectors)]
         return Listing(tuple(_kept(item, keep) if keep else item for item in items), str(self.version))
 
     @property
@@ -420,18 +416,14 @@ def _reviewed(kind: Kind, body: Body) -> Body:
     return {**body, "apiVersion": kind.api, "kind": kind.name, "status": status}
 
 
-def selects(
-    body: Body,
-    namespace: str | None,
-    labels: Mapping[str, str] | None,
-    fields: Mapping[str, str] | None,
-) -> bool:
+def selects(body: Body, selectors: Selectors) -> bool:
     """Whether a list or a watch with these selectors is about an object."""
-    have = body["metadata"].get("labels", {})
+    namespace, metadata = selectors.get("namespace"), body["metadata"]
+    have = metadata.get("labels", {})
     return (
-        (namespace is None or body["metadata"].get("namespace") == namespace)
-        and all(have.get(name) == value for name, value in (labels or {}).items())
-        and all(_field(body, path) == value for path, value in (fields or {}).items())
+        (namespace is None or metadata.get("namespace") == namespace)
+        and all(have.get(name) == value for name, value in (selectors.get("labels") or {}).items())
+        and all(_field(body, path) == value for path, value in (selectors.get("fields") or {}).items())
     )
 
 

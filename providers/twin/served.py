@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, Unpack, cast
 
 from providers.ports import (
     Apply,
@@ -29,6 +29,7 @@ from providers.ports import (
     MergePatch,
     PortError,
     Ref,
+    Selectors,
     Unreachable,
     Write,
 )
@@ -196,41 +197,28 @@ class ServedCluster:
         return self._serve("get", str(ref), act)
 
     def list(
-        self,
-        api: str,
-        kind: str,
-        *,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
-        keep: Sequence[str] = (),
+        self, api: str, kind: str, *, keep: Sequence[str] = (), **selectors: Unpack[Selectors]
     ) -> Listing:
+        namespace = selectors.get("namespace")
         limits = [f"namespace={namespace}"] if namespace is not None else []
-        limits += [f"{name}={value}" for by in (labels, fields) for name, value in (by or {}).items()]
+        for by in (selectors.get("labels"), selectors.get("fields")):
+            limits += [f"{name}={value}" for name, value in (by or {}).items()]
 
         def act() -> Listing:
-            found = self._api.list(api, kind, namespace, labels, fields, keep)
+            found = self._api.list(api, kind, keep=keep, **selectors)
             return Listing(tuple(_copy(item) for item in found.items), found.resource_version)
 
         return self._serve("list", " ".join((kind, *limits)), act)
 
     def watch(
-        self,
-        api: str,
-        kind: str,
-        *,
-        since: str,
-        timeout: float,
-        namespace: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        fields: Mapping[str, str] | None = None,
+        self, api: str, kind: str, *, since: str, timeout: float, **selectors: Unpack[Selectors]
     ) -> Iterator[Event]:
         position = int(since or 0)
         while True:
             position, events = self._await(api, kind, position, timeout)
             if not events:
                 return
-            yield from (e for e in events if selects(e.object, namespace, labels, fields))
+            yield from (e for e in events if selects(e.object, selectors))
 
     def _await(self, api: str, kind: str, since: int, timeout: float) -> Seen:
         start = -1.0
