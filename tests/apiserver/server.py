@@ -35,6 +35,9 @@ RBAC = "rbac.authorization.k8s.io/v1"
 _STARTING = 120.0
 """Seconds for one daemon to be ready, on a machine that does much besides."""
 
+_IDLE = 45.0
+"""Seconds after which a connection is opened anew: the server closes one that is idle for 90."""
+
 Object = dict[str, Any]
 
 
@@ -371,6 +374,9 @@ class ApiServer:
                 "127.0.0.1", self.port, timeout=60, context=self._tls()
             )
             self._connections.append(connection)
+        elif time.monotonic() - self._threads.used > _IDLE:
+            connection.close()  # the next request opens it anew
+        self._threads.used = time.monotonic()
         data = None if body is None else json.dumps(body)
         try:
             connection.request(method, path, data, {"Content-Type": content, "Accept": "application/json"})
