@@ -1,12 +1,15 @@
 """What a plan of a large cluster costs on a real API server: requests, seconds, memory; and the first sign of life.
 
 Invariant: requests are counted in the server's own audit log, on both sides; the nodes' switches answer at once on
-both, so that neither is charged for what a node does.
+both, so that neither is charged for what a node does. The other side is the procedure's loop: every question to every
+node is an `oc debug node/NODE`, which makes a pod, awaits it, enters it and deletes it.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,17 +18,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from bench import site
 from bench.reading import DESIRED
 from bench.results import Bar, CannotRun, Result, spread
+from plans.readings import NoReply, reading
+from providers.interpreters import Interpreter
 from providers.kubernetes import KubernetesCluster, connect
+from providers.kubernetes.calls import PAGE
 from providers.kubernetes.pod_exec import Container, Execs
 from providers.node.pod import PodNodes
+from providers.ports import World
 from tests.apiserver.server import Answered, ApiServer, binaries
 from tests.apiserver.server import CannotRun as NoServer
 
@@ -33,15 +39,29 @@ _NODES, _VMS_PER_NODE = 1000, 5
 _PLANS, _STARTS, _SAMPLED = 3, 7, 10
 _FIRST_LINE = 0.5
 _AUDIT = {"rules": [{"level": "Metadata", "omitStages": ["RequestReceived"]}]}
-_MULTUS = ("openshift-multus", {"app": "multus"}, "kube-multus")
+_HOSTS = (
+    ("openshift-multus", {"app": "multus"}, "kube-multus"),
+    ("openshift-ovn-kubernetes", {"app": "ovnkube-node"}, "ovn-controller"),
+)
 _TOOLS = "/apis/image.openshift.io/v1/namespaces/openshift/imagestreamtags/tools:latest"
-_MAPPINGS = ("ovs-vsctl", "get", "Open_vSwitch", ".", "external_ids:ovn-bridge-mappings")
 
-QUESTIONS = ("the mappings", "the bridges", "the bond")
-"""What the procedure asks each node by `oc debug`, and a plan reads too (its sections 4.3, 4.7 and 8.4)."""
+LOOP = {
+    "the mappings": ("ovs-vsctl", "get", "Open_vSwitch", ".", "external_ids:ovn-bridge-mappings"),
+    "the bridges": ("ovs-vsctl", "list-br"),
+    "the bond": ("ovs-appctl", "bond/show", "ovs-bond"),
+}
+"""What the procedure's loops ask of each node, one `oc debug` each, and a plan reads too."""
 
-MORE = ("the datapath's ports", "OVN's version")
-"""What a plan asks each node besides."""
+_CREATE_AWAIT_ENTER_DELETE = 4
+"""The requests without which no pod can be made, awaited, entered and deleted."""
+
+_PROGRAMS = {
+    "chroot": 'shift\nexec "$@"',
+    "ovsdb-client": "echo '[{\"rows\":[]}]'",
+    "ovs-vsctl": "echo vmnet:br-vmdata",
+    "ovs-appctl": "echo system@ovs-system:",
+    "ovn-appctl": "echo ovn-controller 25.03.0",
+}
 
 
 @dataclass
@@ -55,7 +75,10 @@ class Measured:
     ours: list[float] = field(default_factory=list)
     debug: list[float] = field(default_factory=list)
     trips: tuple[float, float] = (0.0, 0.0)
-    """Requests for one question to one node: ours, and those of `oc debug`."""
+    """Requests for one node: ours, for all that a plan asks it; and the loop's."""
+
+    finding: int = 0
+    """Requests before the first node is entered: which pods there are."""
 
 
 def measure(nodes: int = _NODES) -> Result:
@@ -70,15 +93,13 @@ def measure(nodes: int = _NODES) -> Result:
     ):
         seen = Measured()
         fill(server, nodes, _VMS_PER_NODE)
-        _wake(server)
         seen.sizes = _sizes(server)
         for _ in range(_PLANS):
             with _counted(server) as requests:
                 seen.plans.append(_planned(server))
             seen.requests.append(requests)
         seen.first = [_first_line(server, Path(folder)) for _ in range(_STARTS)]
-        _wake(server)
-        _ask_both_ways(server, seen)
+        _ask_both_ways(server, seen, Path(folder) / "programs")
         return _result(seen, nodes)
 
 
@@ -87,12 +108,6 @@ def fill(server: ApiServer, nodes: int, vms_per_node: int) -> None:
     generation = server.create(site.policy())["metadata"]["generation"]
     server.create_all(site.all_objects(nodes, vms_per_node))
     server.create_all(site.enactment(number, generation) for number in range(1, nodes + 1))
-
-
-def _wake(server: ApiServer) -> None:
-    """The server closes a connection that was idle for some minutes, which the next request on it would find out."""
-    with suppress(HTTPException, OSError):
-        server.call("GET", "/api")
 
 
 def _planned(server: ApiServer) -> dict[str, Any]:
@@ -137,34 +152,55 @@ def _counted(server: ApiServer) -> Iterator[Counter[str]]:
             found[f"{event['verb']} {about.get('subresource') or about.get('resource') or 'discovery'}"] += 1
 
 
-def _ask_both_ways(server: ApiServer, seen: Measured) -> None:
-    """One question to each of some nodes, in turn by our exec and by what `oc debug` does."""
+def _ask_both_ways(server: ApiServer, seen: Measured, programs: Path) -> None:
+    """Some nodes, in turn by what a plan asks of each, and by the procedure's loop."""
     names = [f"asked-{number:02d}" for number in range(1, _SAMPLED + 1)]
-    # Whatever is run there answers as a node does: what differs between the two is the way to it.
-    server.add_nodes(dict.fromkeys(names, ("sh", "-c", "echo physnet:br-ex,vmnet:br-vmdata", "sh")))
-    server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _MULTUS[0]}})
-    for name in names:
-        server.create(_pod(_MULTUS[0], f"multus-{name}", name, _MULTUS[2], _MULTUS[1]))
+    # The programs answer at once on both sides: what differs between the two is the way to them.
+    programs.mkdir()
+    for name, does in _PROGRAMS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    server.add_nodes(dict.fromkeys(names, ("env", f"PATH={programs}:{os.environ['PATH']}")))
+    for namespace, labels, container in _HOSTS:
+        server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        for name in names:
+            server.create(_pod(namespace, f"{container}-{name}", name, container, labels))
     cluster, _, _ = connect("admin", str(server.kubeconfig("admin")))
     nodes, execs = PodNodes(cluster, cluster.api_client), Execs(cluster.api_client)
-    assert nodes.shell(names[0]).run(_MAPPINGS, timeout=20).rc == 0
-    _debug(server, cluster, execs, names[0])
+    with _counted(server) as finding:
+        _observe(nodes, names[0])
+    _loop(server, cluster, execs, names[0])
     ours: Counter[str] = Counter()
     theirs: Counter[str] = Counter()
     for name in names:
         with _counted(server) as requests:
             began = time.perf_counter()
-            assert nodes.shell(name).run(_MAPPINGS, timeout=20).rc == 0
+            _observe(nodes, name)
             seen.ours.append(time.perf_counter() - began)
         ours += requests
         with _counted(server) as requests:
-            seen.debug.append(_debug(server, cluster, execs, name))
+            seen.debug.append(_loop(server, cluster, execs, name))
         theirs += requests
     cluster.close()
     seen.trips = (ours.total() / len(names), theirs.total() / len(names))
+    seen.finding = finding.total() - round(seen.trips[0])
 
 
-def _debug(server: ApiServer, cluster: KubernetesCluster, execs: Execs, node: str) -> float:
+def _observe(nodes: PodNodes, node: str) -> None:
+    """What a plan asks of a node."""
+    requests = [r for view in ("ovs", "ovn", "dp") for r in reading(f"{view}:{node}", 0.0).requests]
+    replies = Interpreter(cast(World, nodes)).ask(requests)  # of a world only its nodes are asked here
+    assert not any(isinstance(reply, NoReply) for reply in replies), replies
+
+
+def _loop(server: ApiServer, cluster: KubernetesCluster, execs: Execs, node: str) -> float:
+    """What the procedure asks of a node; the seconds that it took."""
+    return sum(_debug(server, cluster, execs, node, words) for words in LOOP.values())
+
+
+def _debug(
+    server: ApiServer, cluster: KubernetesCluster, execs: Execs, node: str, words: Sequence[str]
+) -> float:
     """The requests of `oc debug node/NODE -- chroot /host COMMAND`, without the image's start; the seconds they took."""
     pod = _pod("default", f"{node}-debug", node, "container-00", {})
     path = server.path("v1", "Pod", "default", f"{node}-debug")
@@ -180,7 +216,7 @@ def _debug(server: ApiServer, cluster: KubernetesCluster, execs: Execs, node: st
     pause = time.perf_counter() - paused
     next(cluster.watch("v1", "Pod", since=since, timeout=20, namespace="default", fields=fields))
     # It reads the log, which this kubelet does not keep; one request either way.
-    execs.run(Container("default", f"{node}-debug", "container-00"), _MAPPINGS, stdin=b"", timeout=20)
+    execs.run(Container("default", f"{node}-debug", "container-00"), words, stdin=b"", timeout=20)
     server.call("DELETE", path, {"gracePeriodSeconds": 0})
     return time.perf_counter() - began - pause
 
@@ -209,10 +245,11 @@ def _sizes(server: ApiServer) -> dict[str, int]:
 
 
 def _result(seen: Measured, nodes: int) -> Result:
-    requests, asked = int(median(r.total() for r in seen.requests)), seen.plans[0]["asked"]
-    ours, theirs = requests + asked * seen.trips[0], nodes * len(QUESTIONS + MORE) * seen.trips[1]
-    of_text = nodes * len(QUESTIONS) * seen.trips[1]
-    lists = seen.requests[0]
+    requests, lists = int(median(r.total() for r in seen.requests)), seen.requests[0]
+    asked, visited = seen.plans[0]["asked"], seen.plans[0]["visited"]
+    finding = seen.finding * math.ceil(nodes / PAGE)
+    ours, theirs = requests + finding + visited * seen.trips[0], nodes * seen.trips[1]
+    least = nodes * len(LOOP) * _CREATE_AWAIT_ENTER_DELETE
     seconds = {name: [plan["seconds"][name] for plan in seen.plans] for name in seen.plans[0]["seconds"]}
     peaks = [plan["mib"]["peak"] for plan in seen.plans]
     sizes = ", ".join(f"{kind} {size / 1000:.0f} kB" for kind, size in seen.sizes.items())
@@ -220,16 +257,18 @@ def _result(seen: Measured, nodes: int) -> Result:
     rows = [
         ("requests for all that the API tells", str(len(seen.plans)), _numbers([r.total() for r in seen.requests])),
         ("of these dry runs and reviews", "1", f"{dry:,}"),
-        ("questions to nodes, an exec each", "1", f"{asked:,}"),
+        ("questions to nodes", "1", f"{asked:,}"),
+        ("ways to nodes for them, an exec each", "1", f"{visited:,}"),
+        ("requests to find the pods that lead there, at most", "1", f"{finding:,}"),
         *((f"seconds: {name}", str(len(taken)), spread(taken, 2)) for name, taken in seconds.items()),
         ("seconds of a processor, in all", str(len(seen.plans)), spread([plan["cpu"] for plan in seen.plans], 1)),
         ("MiB, at most", str(len(peaks)), spread(peaks, 0)),
         ("of these before the first list", "1", f"{seen.plans[0]['mib']['before']:.0f}"),
         ("ms to the first line of `ovsplan plan`", str(len(seen.first)), spread([s * 1000 for s in seen.first], 0)),
-        ("requests a question: ours", str(len(seen.ours)), f"{seen.trips[0]:.1f}"),
-        ("requests a question: `oc debug`", str(len(seen.debug)), f"{seen.trips[1]:.1f}"),
-        ("ms a question: ours", str(len(seen.ours)), spread([s * 1000 for s in seen.ours], 0)),
-        ("ms a question: `oc debug`, its image there and running at once", str(len(seen.debug)),
+        ("requests a node: ours", str(len(seen.ours)), f"{seen.trips[0]:.1f}"),
+        (f"requests a node: {len(LOOP)} of `oc debug`", str(len(seen.debug)), f"{seen.trips[1]:.1f}"),
+        ("ms a node: ours", str(len(seen.ours)), spread([s * 1000 for s in seen.ours], 0)),
+        (f"ms a node: {len(LOOP)} of `oc debug`, its image there and running at once", str(len(seen.debug)),
          spread([s * 1000 for s in seen.debug], 0)),
     ]  # fmt: skip
     return Result(
@@ -237,14 +276,15 @@ def _result(seen: Measured, nodes: int) -> Result:
         ("what", "n", "median (min-max)"),
         tuple(rows),
         (
-            Bar("round trips: ours to those of `oc debug` for the same questions", ours / theirs, 0.1),
+            Bar("round trips: ours to those of the procedure's loop", ours / theirs, 0.1),
             Bar("seconds to the first line", median(seen.first), _FIRST_LINE),
         ),
         (
-            f"round trips: {ours:,.0f} of ours, the API's requests included; {theirs:,.0f} of `oc debug`, for "
-            f"{', '.join(QUESTIONS + MORE)}",
-            f"for {', '.join(QUESTIONS)} alone, as the procedure asks them: {of_text:,.0f}, "
-            f"{of_text / ours:.1f} times ours",
+            f"round trips: {ours:,.0f} of ours, all of the API's requests included, for the whole switch, the datapath's "
+            f"ports and OVN's version; {theirs:,.0f} of the loop, {theirs / ours:.1f} times ours, for {', '.join(LOOP)}, "
+            "an `oc debug` each",
+            f"had an `oc debug` only the {_CREATE_AWAIT_ENTER_DELETE} requests that it cannot do without (make a pod, await "
+            f"it, enter it, delete it): {least:,}, {least / ours:.1f} times ours",
             f"objects: {sizes}; the plan: {seen.plans[0]['actions']:,} actions, {seen.plans[0]['text'] / 1e6:.0f} MB",
             f"requests: {_most(lists)}",
         ),

@@ -24,7 +24,7 @@ from plans.document import Target, write
 from plans.nmstate.ownership import NM_MARK
 from plans.ops import AnyOp, CommandRequest, ListRequest, SelectRequest
 from plans.planner import make_plan
-from plans.readings import NoReply, Reply
+from plans.readings import AnyRequest, NoReply, Reply
 from providers.interpreters import Interpreter
 from tests.support.planning import COLD, HOT, declared, make_world
 from tests.support.switches import INNER, OUTER, interface, patch, rows
@@ -52,12 +52,13 @@ class Cluster:
 
     size: int
 
-    lanes = 1
-
     def await_news(self, requests: Any, seconds: float) -> bool:
         return False
 
-    def ask(self, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def ask(self, requests: Sequence[AnyRequest]) -> list[Reply]:
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: AnyRequest) -> Reply:
         match request:
             case ListRequest(kind=kind):
                 return self._objects(kind)

@@ -1,7 +1,7 @@
 """One plan of a whole cluster in a process of its own: `python -m bench.reading KUBECONFIG`; prints what it took as JSON.
 
 Invariant: everything but the nodes is the program's own, from the connection to the plan's text. A node answers at once,
-and each question to it counts as the one `exec` that it is on a real cluster.
+and each bundle of questions to it counts as the one `exec` that it is on a real cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from plans.document import Plan, write
 from plans.readings import AnyRequest, Reply
 from providers.interpreters import Interpreter
 from providers.kubernetes import KubernetesCluster, SystemClock, connect
-from providers.ports import Finished
+from providers.ports import Answer, Finished, Nodes, Question
 from tests.support.planning import declared
 
 DESIRED = """\
@@ -37,10 +37,10 @@ spec:
 
 
 class Node:
-    """A node's shell and its database: alike on all nodes."""
+    """A node's shell and its database: alike on all nodes. `asked` counts questions, `visited` the ways to the node."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.asked = self.visited = 0
         self._tables = switch(owner="profile-1")
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
@@ -56,7 +56,7 @@ class Node:
 
 
 @dataclass
-class Site:
+class Site(Nodes):
     """`providers.ports.World`: the real API, and nodes that answer by themselves."""
 
     cluster: KubernetesCluster
@@ -71,16 +71,21 @@ class Site:
         """Any node's shell."""
         return self.node
 
+    def ask(self, node: str, questions: Sequence[Question]) -> list[Answer]:
+        """As on a way that puts together what goes to one node."""
+        self.node.visited += 1
+        return super().ask(node, questions)
+
 
 class Hands(Interpreter):
     """The interpreter; knows when it was last asked."""
 
     last = 0.0
 
-    def ask(self, request: AnyRequest) -> Reply:
-        reply = super().ask(request)
+    def ask(self, requests: Sequence[AnyRequest]) -> list[Reply]:
+        replies = super().ask(requests)
         self.last = time.perf_counter()
-        return reply
+        return replies
 
 
 def main(kubeconfig: str) -> None:
@@ -100,6 +105,7 @@ def main(kubeconfig: str) -> None:
         "cpu": time.process_time(),
         "mib": {"before": before, "peak": _peak()},
         "asked": site.node.asked,
+        "visited": site.node.visited,
         "text": len(text),
         **_checked(plan),
     }))  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from plans.desired.source import Document, Loc
 from plans.desired.validation import nearest
 from plans.errors import InputError, Problem
 from providers.kubernetes.clock import SystemClock
-from providers.ports import Clock, Cluster, NodeShell, Ovsdb, PortError, Ref, World
+from providers.ports import Answer, Clock, Cluster, Nodes, NodeShell, Ovsdb, PortError, Question, Ref, World
 
 if TYPE_CHECKING:
     from providers.twin import TwinWorld
@@ -63,15 +63,7 @@ def open_target(
     return _open_twin(value) if option == "--twin" else _open_file(value)
 
 
-class _Nodes(Protocol):
-    """One way to all nodes."""
-
-    def shell(self, node: str) -> NodeShell: ...
-
-    def ovsdb(self, node: str) -> Ovsdb: ...
-
-
-class _Closing(_Nodes, Protocol):
+class _Closing(Nodes, Protocol):
     """A way that leaves something behind unless it is closed."""
 
     def close(self) -> None: ...
@@ -83,13 +75,16 @@ class _JoinedWorld:
 
     cluster: Cluster
     clock: Clock
-    nodes: _Nodes
+    nodes: Nodes
 
     def ovsdb(self, node: str) -> Ovsdb:
         return self.nodes.ovsdb(node)
 
     def shell(self, node: str) -> NodeShell:
         return self.nodes.shell(node)
+
+    def ask(self, node: str, questions: Sequence[Question]) -> list[Answer]:
+        return self.nodes.ask(node, questions)
 
 
 def _open_twin(folder: str) -> tuple[TargetInfo, World]:
@@ -141,7 +136,7 @@ def _open_cluster_file(path: str, target: Target, document: Document) -> tuple[T
     _check_nodes(cluster, target, document)
     if target.via == "pod":
         settings = PodSettings(**(target.nodes.pod or PodPart()).model_dump(exclude_none=True))
-        nodes: _Nodes = _closed_at_exit(PodNodes(cluster, cluster.api_client, settings))
+        nodes: Nodes = _closed_at_exit(PodNodes(cluster, cluster.api_client, settings))
     else:
         nodes = _nodes(target, path, cluster)
     info = TargetInfo(
@@ -177,13 +172,13 @@ def _stranger(document: Document, loc: Loc, known: list[str]) -> Problem:
     return document.problem(loc, message, at_key=True)
 
 
-def _nodes(target: Target, path: str, cluster: Cluster) -> _Nodes:
+def _nodes(target: Target, path: str, cluster: Cluster) -> Nodes:
     if target.via == "local":
         return _local_nodes(path, target.nodes.local or {})
     return _closed_at_exit(_ssh_nodes(path, target.nodes.ssh or SshPart(), cluster))
 
 
-def _local_nodes(path: str, local: Mapping[str, LocalNode]) -> _Nodes:
+def _local_nodes(path: str, local: Mapping[str, LocalNode]) -> Nodes:
     from providers.node.local import LocalNodes
 
     # Absolute: the daemons' control programs take the folder from their environment, wherever they run.

@@ -8,7 +8,7 @@ again with the facts and what the journal knows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from plans.checks import CannotTell, Fails, judge_all
 from plans.document import Plan
 from plans.errors import ActionFailed, Interrupted, WorldMoved
 from plans.facts import Fact, Facts
-from plans.ops import AnyOp, CommandRequest, ListRequest, Record, SelectRequest, Wait, fits
-from plans.readings import NoReply, Reply, reading, view_of
+from plans.ops import AnyOp, Record, Wait, fits
+from plans.readings import AnyRequest, NoReply, Reply, reading, view_of
 from providers.ports import Clock
 from state.journal import Journal, Outcome, Run, StepRow
 
@@ -273,7 +273,8 @@ class Executor:
 
     def _record(self, action: Action, op: Record) -> Any:
         """Keep what is there; returns the facts of its views for later steps."""
-        raw = [{"request": request, "reply": self._answer(op, request)} for request in op.requests]
+        replies = self._answers(op, op.requests)
+        raw = [{"request": request, "reply": replies[request]} for request in op.requests]
         facts = self._look(op)
         if op.again_after:
             self._clock.wait_until(self._clock.now() + op.again_after)
@@ -285,20 +286,31 @@ class Executor:
 
     def _look(self, op: Record) -> dict[str, object]:
         """The values of the facts of an op's views. A record with a hole in it is none (H33): raises `not_done`."""
+        readings = [reading(view, self._clock.now()) for view in op.views]
+        requests = [request for wanted in readings for request in wanted.requests]
+        spare = {request for wanted in readings for request in wanted.spare}
+        replies = self._answers(op, requests, spare)
         facts: dict[str, Fact] = {}
-        for view in op.views:
-            wanted = reading(view, self._clock.now())
-            facts.update(wanted.facts([self._answer(op, request) for request in wanted.requests]))
+        for wanted in readings:
+            facts.update(wanted.facts([replies[request] for request in wanted.requests]))
         return values(facts)
 
-    def _answer(self, op: Record, request: ListRequest | SelectRequest | CommandRequest) -> Reply:
+    def _answers(
+        self, op: Record, requests: Sequence[AnyRequest], spare: Collection[AnyRequest] = ()
+    ) -> dict[AnyRequest, Reply]:
+        """The reply to each request; one that had none is asked again for a while, unless it is `spare`."""
+        replies: dict[AnyRequest, Reply] = {}
+        missing = list(dict.fromkeys(requests))
         for attempt in range(UNSURE_LIMIT):
             if attempt:
                 self._clock.wait_until(self._clock.now() + POLL_SECONDS)
-            reply = self._hands.ask(request)
-            if not isinstance(reply, NoReply):
-                return reply
-        raise self._failures.not_done(f"could not {op.title}: {reply.why}")
+            replies.update(zip(missing, self._hands.ask(missing), strict=True))
+            missing = [r for r in missing if isinstance(replies[r], NoReply) and r not in spare]
+            if not missing:
+                return replies
+        why = replies[missing[0]]
+        assert isinstance(why, NoReply)
+        raise self._failures.not_done(f"could not {op.title}: {why.why}")
 
     def _facts(self, action: Action, paths: Sequence[str] = ()) -> Facts:
         views = [*action.reads, *(view_of(path) for path in paths)]

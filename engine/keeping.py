@@ -36,12 +36,8 @@ class Keeper(Reporter):
         self.trouble = ""
         """Why the copy is not up to date; empty when it is."""
 
-    @property
-    def lanes(self) -> int:
-        return self._hands.lanes
-
-    def ask(self, request: AnyRequest) -> Reply:
-        return self._hands.ask(request)
+    def ask(self, requests: Sequence[AnyRequest]) -> list[Reply]:
+        return self._hands.ask(requests)
 
     def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:
         return self._hands.await_news(requests, seconds)

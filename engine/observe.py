@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 
 from engine.reach import Hands
 from plans.desired import Desired
 from plans.facts import Fact, Facts, Known
 from plans.planner import VIEWS, closer_views, cluster_views, node_views
-from plans.readings import AnyRequest, Reply, reading
+from plans.readings import reading
 from plans.selection import concerned_nodes
 from providers.ports import Clock
 
@@ -18,19 +17,11 @@ def observe(hands: Hands, clock: Clock, views: Iterable[str]) -> dict[str, Fact]
     """The facts of some views, each read once. What could not be asked is Unknown, with the reason."""
     readings = [reading(view, clock.now()) for view in dict.fromkeys(views)]
     requests = list(dict.fromkeys(request for wanted in readings for request in wanted.requests))
-    replies = dict(zip(requests, _answers(hands, requests), strict=True))
+    replies = dict(zip(requests, hands.ask(requests), strict=True))
     facts: dict[str, Fact] = {}
     for wanted in readings:
         facts.update(wanted.facts([replies[request] for request in wanted.requests]))
     return facts
-
-
-def _answers(hands: Hands, requests: Sequence[AnyRequest]) -> list[Reply]:
-    """The reply to each request, in order; as many at once as the world takes."""
-    if hands.lanes <= 1 or len(requests) <= 1:
-        return [hands.ask(request) for request in requests]
-    with ThreadPoolExecutor(min(hands.lanes, len(requests))) as pool:
-        return list(pool.map(hands.ask, requests))
 
 
 def observe_for_plan(

@@ -13,13 +13,8 @@ from plans.readings import AnyRequest, Reply
 class Hands(Protocol):
     """Asks and performs, as `providers.interpreters.Interpreter` does."""
 
-    @property
-    def lanes(self) -> int:
-        """How many requests may be under way at once."""
-        ...
-
-    def ask(self, request: AnyRequest) -> Reply:
-        """The answer, or a NoReply with the reason. Changes nothing."""
+    def ask(self, requests: Sequence[AnyRequest]) -> list[Reply]:
+        """The answer to each, in order, or a NoReply with the reason. Changes nothing."""
         ...
 
     def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:

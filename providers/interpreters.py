@@ -6,6 +6,7 @@ One function per op family. They know no kind and decide nothing: what an op mea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +38,8 @@ LOOK_TIMEOUT = 5.0
 SETTLE_TIMEOUT = 10.0
 """Seconds for vswitchd to carry out a transaction."""
 
+_Bundle = ListRequest | list[SelectRequest | CommandRequest]
+
 
 class Lost(Exception):
     """A guard did not hold, or an object was changed since it was read: nothing was done. Read again, decide again."""
@@ -67,17 +70,24 @@ class Interpreter:
     """Performs ops and answers requests on one world. Raises Lost, NotDone, Doubtful."""
 
     def __init__(self, world: ports.World, lanes: int = 1) -> None:
-        """`lanes`: how many requests the world takes at once."""
+        """`lanes`: how many ways the world may be asked at once."""
         self._world = world
         self.lanes = lanes
         self._seen: dict[ListRequest, str] = {}
 
-    def ask(self, request: AnyRequest) -> Reply:
-        """The answer to one request, or why there is none. Changes nothing."""
-        try:
-            return self._answer(request)
-        except ports.PortError as error:
-            return NoReply(str(error))
+    def ask(self, requests: Sequence[AnyRequest]) -> list[Reply]:
+        """The answer to each request, in order, or why there is none. Changes nothing.
+
+        As many are under way at once as the world takes, and those to one node go there together.
+        """
+        bundles = _bundles(requests)
+        if self.lanes <= 1 or len(bundles) <= 1:
+            answered = [self._ask(bundle) for bundle in bundles]
+        else:
+            with ThreadPoolExecutor(min(self.lanes, len(bundles))) as pool:
+                answered = list(pool.map(self._ask, bundles))
+        replies = {request: reply for replies in answered for request, reply in replies.items()}
+        return [replies[request] for request in requests]
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         """Do one op; returns (`done` or `first`, its result)."""
@@ -89,23 +99,11 @@ class Interpreter:
         with _translated():
             self._write(op, dry_run=True)
 
-    def _answer(self, request: AnyRequest) -> Reply:
-        match request:
-            case ListRequest():
-                return self._list(request)
-            case SelectRequest(node=node, tables=tables):
-                selects = [{"op": "select", "table": table, "where": []} for table in tables]
-                results = self._world.ovsdb(node).transact(DATABASE, selects, timeout=TIMEOUT)
-                if problem := _problem(results):
-                    return NoReply(_text(problem))
-                return {table: result["rows"] for table, result in zip(tables, results, strict=False)}
-            case CommandRequest(node=node, argv=argv, fine=fine):
-                finished = self._world.shell(node).run(argv, timeout=LOOK_TIMEOUT)
-                if finished.rc not in fine:
-                    return NoReply(
-                        f"`{' '.join(argv)}` failed with {finished.rc}: {finished.err.strip()[:200]}"
-                    )
-                return finished.out
+    def _ask(self, bundle: _Bundle) -> dict[AnyRequest, Reply]:
+        if isinstance(bundle, ListRequest):
+            return {bundle: self._list(bundle)}
+        answers = self._world.ask(bundle[0].node, [_question(request) for request in bundle])
+        return {request: _reply(request, answer) for request, answer in zip(bundle, answers, strict=True)}
 
     def _perform(self, op: AnyOp) -> tuple[str, Any]:
         match op:
@@ -157,6 +155,8 @@ class Interpreter:
             if request.optional:
                 return None
             return not_served(request.api, request.kind)
+        except ports.PortError as error:
+            return NoReply(str(error))
         self._seen[request] = listing.resource_version
         return list(listing.items)
 
@@ -215,12 +215,41 @@ class Interpreter:
             )
 
 
+def _bundles(requests: Sequence[AnyRequest]) -> list[_Bundle]:
+    """What is asked at one go, in the order of the requests: each list by itself, and all that goes to one node."""
+    found: dict[ListRequest | str, _Bundle] = {}
+    for request in dict.fromkeys(requests):
+        if isinstance(request, ListRequest):
+            found[request] = request
+        elif isinstance(together := found.setdefault(request.node, []), list):
+            together.append(request)
+    return list(found.values())
+
+
 def _selectors(request: ListRequest) -> ports.Selectors:
     return {
         "namespace": request.namespace,
         "labels": dict(request.labels) or None,
         "fields": dict(request.fields) or None,
     }
+
+
+def _question(request: SelectRequest | CommandRequest) -> ports.Question:
+    if isinstance(request, CommandRequest):
+        return ports.Command(request.argv, LOOK_TIMEOUT)
+    selects = tuple({"op": "select", "table": table, "where": []} for table in request.tables)
+    return ports.Transaction(DATABASE, selects, TIMEOUT)
+
+
+def _reply(request: SelectRequest | CommandRequest, answer: ports.Answer) -> Reply:
+    match request, answer:
+        case CommandRequest(argv=argv, fine=fine), ports.Finished(rc, out, err):
+            return out if rc in fine else NoReply(f"`{' '.join(argv)}` failed with {rc}: {err.strip()[:200]}")
+        case SelectRequest(tables=tables), [*results]:
+            if problem := _problem(results):
+                return NoReply(_text(problem))
+            return {table: result["rows"] for table, result in zip(tables, results, strict=False)}
+    return NoReply(str(answer))
 
 
 def _request(op: Patch | Create | Apply | Edit | Delete) -> ports.Write:

@@ -239,6 +239,28 @@ class Ovsdb(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that only looks; `timeout` in seconds, from when it begins."""
+
+    argv: tuple[str, ...]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A transaction that only looks; `timeout` in seconds, from when it begins."""
+
+    database: str
+    operations: tuple[Body, ...]
+    timeout: float
+
+
+Question = Command | Transaction
+Answer = Finished | list[Any] | PortError
+"""What came of one question: a command's end, a transaction's results, or what would have been raised for it alone."""
+
+
 class NodeShell(Protocol):
     """Commands on one node. No shell is involved: `argv` goes to the program as it stands."""
 
@@ -262,14 +284,8 @@ class Clock(Protocol):
         ...
 
 
-class World(Protocol):
-    """Everything a target gives access to."""
-
-    @property
-    def cluster(self) -> Cluster: ...
-
-    @property
-    def clock(self) -> Clock: ...
+class Nodes(Protocol):
+    """The nodes of a cluster, by name."""
 
     def ovsdb(self, node: str) -> Ovsdb:
         """The node's database. Raises Unreachable when no way to that node is known."""
@@ -278,3 +294,32 @@ class World(Protocol):
     def shell(self, node: str) -> NodeShell:
         """The node's shell. Raises Unreachable when no way to that node is known."""
         ...
+
+    def ask(self, node: str, questions: Sequence[Question]) -> list[Answer]:
+        """Several questions to one node, answered in their order; one that fails hides none of the others.
+
+        Raises nothing of its own. A way on which each exchange is a journey puts them together; then they may be
+        asked in any order, and twice. Here, for the others: one by one.
+        """
+        return [_answer(self, node, question) for question in questions]
+
+
+class World(Nodes, Protocol):
+    """Everything a target gives access to."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
+def _answer(nodes: Nodes, node: str, question: Question) -> Answer:
+    try:
+        match question:
+            case Command(argv=argv, timeout=timeout):
+                return nodes.shell(node).run(argv, timeout=timeout)
+            case Transaction(database=database, operations=operations, timeout=timeout):
+                return nodes.ovsdb(node).transact(database, operations, timeout=timeout)
+    except PortError as error:
+        return error

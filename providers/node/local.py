@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from providers.node.process import OutOfTime, finish
 from providers.ovsdb.client import UnixOvsdb
-from providers.ports import Finished, InDoubt, NodeShell, Ovsdb, Unreachable
+from providers.ports import Finished, InDoubt, Nodes, NodeShell, Ovsdb, Unreachable
 
 _NO_NAMESPACE = re.compile(
     r'(Cannot open network namespace|setting the network namespace) "|nsenter: (cannot open|reassociate to) '
@@ -65,7 +65,7 @@ class LocalShell:
         return done
 
 
-class LocalNodes:
+class LocalNodes(Nodes):
     """Nodes by name, each with its prefix and run directory; `stranger` is said of any other, with its `{node}`."""
 
     def __init__(self, ways: Mapping[str, tuple[Sequence[str], str]], stranger: str) -> None:

@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from providers.kubernetes.pod_exec import Container, Execs
+from providers.node.bundle import attempted, run_all
 from providers.node.debug_pod import DebugPods
 from providers.node.remote import ANSWER, RUNDIR, bounded, environment, judged
-from providers.ovsdb.over_shell import OverShellOvsdb
-from providers.ports import Body, Cluster, Finished, InDoubt, NodeShell, NotFound, Ovsdb, Unreachable
+from providers.ovsdb.over_shell import OverShellOvsdb, ask_together
+from providers.ports import (
+    Answer,
+    Body,
+    Cluster,
+    Command,
+    Finished,
+    InDoubt,
+    Nodes,
+    NodeShell,
+    NotFound,
+    Ovsdb,
+    PortError,
+    Question,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -40,6 +55,11 @@ _OVNKUBE = _Host("openshift-ovn-kubernetes", ("app", "ovnkube-node"), "ovn-contr
 _NMSTATE = _Host("openshift-nmstate", ("component", "kubernetes-nmstate-handler"), "nmstate-handler")
 _DEBUG_ENTER = ("chroot", "/host")
 
+_OVN = (_OVNKUBE, _MULTUS)
+_LACKING = (126, 127)
+
+_Begin = Callable[[Container, Sequence[str]], Finished]
+
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
@@ -62,32 +82,65 @@ class PodShell:
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
         """Run to its end; see `providers.ports.NodeShell`."""
         deadline = time.monotonic() + timeout
+
+        def begin(container: Container, enter: Sequence[str]) -> Finished:
+            begun = time.monotonic()
+            bound = deadline - begun
+            if bound <= 0:
+                raise Unreachable(f"node {self._node}: no time left to run {argv[0]}")
+            words = bounded([*enter, *self._environment, *argv], bound)
+            finished = self._execs.run(container, words, stdin=stdin, timeout=bound + ANSWER)
+            return judged(argv, finished, late=time.monotonic() - begun >= bound, timeout=timeout)
+
+        return self._in_pod(_order(argv[0]), deadline, begin)
+
+    def run_all(self, commands: Sequence[Command]) -> list[Finished | PortError]:
+        """See `providers.ovsdb.over_shell.BundlingShell`: one exec for all that one container can run."""
+        found: dict[int, Finished | PortError] = {}
+        for hosts, numbers in _grouped(commands).items():
+            together = [commands[number] for number in numbers]
+            found.update(zip(numbers, self._together(hosts, together), strict=True))
+        return [found[number] for number in range(len(commands))]
+
+    def _together(self, hosts: tuple[_Host, ...], commands: Sequence[Command]) -> list[Finished | PortError]:
+        def run(words: Sequence[str], seconds: float) -> Finished:
+            deadline = time.monotonic() + max(command.timeout for command in commands)
+
+            def begin(container: Container, enter: Sequence[str]) -> Finished:
+                return self._execs.run(container, [*enter, *words], stdin=b"", timeout=seconds + ANSWER)
+
+            return self._in_pod(hosts, deadline, begin)
+
+        def alone(command: Command) -> Finished:
+            return self.run(command.argv, timeout=command.timeout)
+
+        ends = run_all(commands, self._environment, run, alone)
+        return [
+            attempted(alone, command) if _is_lacking(end) and _order(command.argv[0]) != hosts else end
+            for command, end in zip(commands, ends, strict=True)
+        ]
+
+    def _in_pod(self, hosts: tuple[_Host, ...], deadline: float, begin: _Begin) -> Finished:
+        """What `begin` comes to in the first of `hosts` that is there, or in the one that took its place meanwhile."""
         try:
-            return self._once(argv, stdin, deadline, timeout)
+            return begin(*self._found(hosts, deadline))
         except NotFound:
             # The pod was replaced since it was found; nothing ran in it.
             self._places.forget(self._node)
         try:
-            return self._once(argv, stdin, deadline, timeout)
+            return begin(*self._found(hosts, deadline))
         except NotFound as exc:
             raise Unreachable(f"node {self._node}: {exc}") from exc
 
-    def _once(self, argv: Sequence[str], stdin: bytes, deadline: float, timeout: float) -> Finished:
+    def _found(self, hosts: tuple[_Host, ...], deadline: float) -> tuple[Container, tuple[str, ...]]:
         try:
-            container, enter = self._places.find(self._node, argv[0], deadline)
+            return self._places.find(self._node, hosts, deadline)
         except InDoubt as exc:
             # A debug pod may have been made or not; the command was not begun.
             raise Unreachable(f"node {self._node}: {exc}") from exc
-        begun = time.monotonic()
-        bound = deadline - begun
-        if bound <= 0:
-            raise Unreachable(f"node {self._node}: no time left to run {argv[0]}")
-        words = bounded([*enter, *self._environment, *argv], bound)
-        finished = self._execs.run(container, words, stdin=stdin, timeout=bound + ANSWER)
-        return judged(argv, finished, late=time.monotonic() - begun >= bound, timeout=timeout)
 
 
-class PodNodes:
+class PodNodes(Nodes):
     """Every node by pods of its own, with the rights of `api`; `cluster` is the same API behind its port."""
 
     def __init__(self, cluster: Cluster, api: ApiClient, settings: PodSettings | None = None) -> None:
@@ -98,15 +151,23 @@ class PodNodes:
 
     def shell(self, node: str) -> NodeShell:
         """The node's shell. Looks for a pod when first used."""
-        return PodShell(node, self._places, self._execs, self._rundir_of(node))
+        return self._shell(node)
 
     def ovsdb(self, node: str) -> Ovsdb:
         """The node's database, by the ovsdb-client that its pod leads to."""
-        return OverShellOvsdb(node, self.shell(node), self._rundir_of(node))
+        return OverShellOvsdb(node, self._shell(node), self._rundir_of(node))
+
+    def ask(self, node: str, questions: Sequence[Question]) -> list[Answer]:
+        """One exec for all of them, where one pod of the node can answer all; see `providers.ports.Nodes`."""
+        shell = self._shell(node)
+        return ask_together(shell, OverShellOvsdb(node, shell, self._rundir_of(node)), questions)
 
     def close(self) -> None:
         """Delete the debug pods that were made. Raises a PortError when one could not be deleted."""
         self._debug.close()
+
+    def _shell(self, node: str) -> PodShell:
+        return PodShell(node, self._places, self._execs, self._rundir_of(node))
 
     def _rundir_of(self, node: str) -> str:
         return self._settings.rundir.replace("{node}", node)
@@ -121,10 +182,10 @@ class _Places:
         self._found: dict[_Host, tuple[float, Mapping[str, Container]]] = {}
         self._lock = threading.Lock()
 
-    def find(self, node: str, program: str, deadline: float) -> tuple[Container, tuple[str, ...]]:
-        """The container in which `program` is run for `node`, and the words that lead on from there."""
+    def find(self, node: str, hosts: Sequence[_Host], deadline: float) -> tuple[Container, tuple[str, ...]]:
+        """The container of the first of `hosts` that is on `node`, and the words that lead on from there."""
         self._debug.collect()
-        for host in _order(program):
+        for host in hosts:
             if container := self._on(host, node):
                 return container, host.enter
         return self._debug.on(node, deadline), _DEBUG_ENTER
@@ -158,12 +219,26 @@ def _order(program: str) -> tuple[_Host, ...]:
     """OVN's programs are in its own pods only; the rest is the host's, or at least brought along by a pod."""
     name = program.rpartition("/")[2]
     if name.startswith("ovn-"):
-        return (_OVNKUBE, _MULTUS)
+        return _OVN
     if name.startswith(("ovs-", "ovsdb-")):
         return (_MULTUS, _OVNKUBE)
     if name.startswith(("nmcli", "nmstatectl")):
         return (_MULTUS, _NMSTATE)
     return (_MULTUS,)
+
+
+def _grouped(commands: Sequence[Command]) -> dict[tuple[_Host, ...], list[int]]:
+    """Which commands go together, by number, and where to: OVN's own pods have Open vSwitch's programs as well."""
+    orders = [_order(command.argv[0]) for command in commands]
+    groups: dict[tuple[_Host, ...], list[int]] = {}
+    for number, order in enumerate(orders):
+        groups.setdefault(_OVN if _OVN in orders and _OVNKUBE in order else order, []).append(number)
+    return groups
+
+
+def _is_lacking(end: Finished | PortError) -> bool:
+    """Whether there was no such program where it was looked for."""
+    return isinstance(end, Finished) and end.rc in _LACKING
 
 
 def _runs(pod: Body, container: str) -> bool:

@@ -15,13 +15,18 @@ ANSWER = 2.0
 RUNDIR = "/run/openvswitch"
 """Where the daemons of a node keep their sockets, unless a target says otherwise."""
 
-_KILL_AFTER = 5
+KILL_AFTER = 5
+"""Seconds from the request to end until the kill."""
+
+LONGEST = 100_000
+"""Bytes of one word of a command: the kernel takes 128 KiB for one argument of a program."""
+
 _BOUND_CODES = (124, 137)
 
 
 def bounded(argv: Sequence[str], seconds: float) -> list[str]:
     """`argv` behind coreutils' timeout: asked to end after `seconds`, killed with its children 5 s later."""
-    return ["timeout", "-k", str(_KILL_AFTER), f"{max(seconds, 0.01):.2f}", *argv]
+    return ["timeout", "-k", str(KILL_AFTER), f"{max(seconds, 0.01):.2f}", *argv]
 
 
 def judged(argv: Sequence[str], finished: Finished, *, late: bool, timeout: float) -> Finished:

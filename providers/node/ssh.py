@@ -10,11 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from providers.node.bundle import run_all
 from providers.node.remote import ANSWER, RUNDIR, bounded, environment, judged
 from providers.node.ssh_connection import Connection, SshFolder, SshSettings
 from providers.ovsdb.client import UnixOvsdb
-from providers.ovsdb.over_shell import OverShellOvsdb
-from providers.ports import Body, Finished, InDoubt, NodeShell, Ovsdb, Unreachable
+from providers.ovsdb.over_shell import OverShellOvsdb, ask_together
+from providers.ports import (
+    Answer,
+    Body,
+    Command,
+    Finished,
+    InDoubt,
+    Nodes,
+    NodeShell,
+    Ovsdb,
+    PortError,
+    Question,
+    Unreachable,
+)
 
 
 class SshShell:
@@ -32,9 +45,24 @@ class SshShell:
         begun = time.monotonic()
         bound = deadline - begun
         words = bounded([*self._environment, *argv], bound)
-        ended = self._connection.command(words, sudo=self._sudo, stdin=stdin, deadline=deadline + ANSWER)
-        finished = Finished(ended.rc, ended.out.decode(errors="replace"), ended.err.decode(errors="replace"))
+        finished = self._run(words, stdin, deadline + ANSWER)
         return judged(argv, finished, late=time.monotonic() - begun >= bound, timeout=timeout)
+
+    def run_all(self, commands: Sequence[Command]) -> list[Finished | PortError]:
+        """See `providers.ovsdb.over_shell.BundlingShell`: all of them in one session."""
+
+        def run(words: Sequence[str], seconds: float) -> Finished:
+            self._connection.connect(time.monotonic() + max(command.timeout for command in commands))
+            return self._run(words, b"", time.monotonic() + seconds + ANSWER)
+
+        def alone(command: Command) -> Finished:
+            return self.run(command.argv, timeout=command.timeout)
+
+        return run_all(commands, self._environment, run, alone)
+
+    def _run(self, words: Sequence[str], stdin: bytes, deadline: float) -> Finished:
+        ended = self._connection.command(words, sudo=self._sudo, stdin=stdin, deadline=deadline)
+        return Finished(ended.rc, ended.out.decode(errors="replace"), ended.err.decode(errors="replace"))
 
 
 class SshOvsdb:
@@ -95,7 +123,7 @@ class SshOvsdb:
         return forwarded
 
 
-class SshNodes:
+class SshNodes(Nodes):
     """Every node by ssh.
 
     `host_of` gives the host for a node, and may raise a PortError; `{node}` in `rundir` is the node's name.
@@ -121,6 +149,14 @@ class SshNodes:
             if node not in self._ovsdbs:
                 self._ovsdbs[node] = SshOvsdb(node, connection, shell, self._rundir_of(node))
             return self._ovsdbs[node]
+
+    def ask(self, node: str, questions: Sequence[Question]) -> list[Answer]:
+        """One session for all of them; see `providers.ports.Nodes`."""
+        try:
+            shell = self._shell(node)
+        except PortError as error:
+            return [error] * len(questions)
+        return ask_together(shell, OverShellOvsdb(node, shell, self._rundir_of(node)), questions)
 
     def close(self) -> None:
         """Hang up everywhere, and leave nothing behind."""

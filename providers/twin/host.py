@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
-from providers.ports import Body, Event, Finished, Listing, Ref, Refused, Selectors, Unreachable, Write
+from providers.ports import Body, Event, Finished, Listing, Nodes, Ref, Refused, Selectors, Unreachable, Write
 from providers.twin import guest, nmstatectl, node_shell
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api, selects
@@ -47,7 +47,7 @@ def all_controllers() -> tuple[Controller, ...]:
     )
 
 
-class Host:
+class Host(Nodes):
     """A `Stage` over a store. Every use of it stands inside `store.call()`."""
 
     def __init__(self, store: Store, wall_clock: bool) -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.ports import Body, Clock, Cluster, Finished, NodeShell, Ovsdb, Refused, Unreachable
+from providers.ports import Body, Clock, Cluster, Finished, Nodes, NodeShell, Ovsdb, Refused, Unreachable
 from providers.twin.ovs_view import DATABASE, INTEGRATION, insert_port
 from providers.twin.stage import Change, Settings
 from providers.twin.transact import empty_tables, execute
@@ -87,7 +87,7 @@ class _Unit:
     ended: Finished | None = None
 
 
-class OutsideStage:
+class OutsideStage(Nodes):
     """A `Stage` over any cluster, and over the nodes that are named; others can't be reached."""
 
     def __init__(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from providers.ports import Clock, Cluster, NodeShell, Ovsdb
+from providers.ports import Clock, Cluster, Nodes, NodeShell, Ovsdb
 from providers.twin import forwarding, node_leases, ovs_view
 from providers.twin.build import build
 from providers.twin.host import Host
@@ -120,7 +120,7 @@ def _open_store(file: Path) -> Store:
         raise WorldError(f"{file} cannot be used: {error}") from error
 
 
-class TwinWorld:
+class TwinWorld(Nodes):
     """A whole world behind the ports (`ports.World`), with the means to watch it and to make things go wrong."""
 
     def __init__(self, store: Store, name: str, wall_clock: bool) -> None:

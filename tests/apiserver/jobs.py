@@ -18,7 +18,7 @@ import cli.wiring
 from cli.target import TargetInfo
 from providers.kubernetes import KubernetesCluster, connect
 from providers.kubernetes.clock import SystemClock
-from providers.ports import Clock, NodeShell, Ovsdb, World
+from providers.ports import Clock, Nodes, NodeShell, Ovsdb, World
 from providers.twin import TwinWorld, init_world, open_world
 
 from .server import RBAC, ApiServer, Object
@@ -29,7 +29,7 @@ CLUSTER_ROLES = ("ovsplan-reader", "ovsplan-writer")
 COPIED = (("v1", "Node"), ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition"))
 
 
-class Mixed:
+class Mixed(Nodes):
     """`ports.World`: that API, those nodes, the wall's time."""
 
     def __init__(self, cluster: KubernetesCluster, nodes: TwinWorld) -> None:

@@ -25,7 +25,7 @@ from plans.readings import view_of
 from providers.interpreters import Interpreter, Lost
 from providers.kubernetes import KubernetesCluster, connect
 from providers.kubernetes.clock import SystemClock
-from providers.ports import Clock, Cluster, Create, MergePatch, NodeShell, Ovsdb, Ref
+from providers.ports import Clock, Cluster, Create, MergePatch, Nodes, NodeShell, Ovsdb, Ref
 from providers.twin import TwinWorld, init_world, open_world
 from providers.twin.outside import SETTINGS, OutsideNode, OutsideRunner, OutsideStage, outside_controllers
 from providers.twin.ovnk_nads import OvnkNads
@@ -59,7 +59,7 @@ spec:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Nodes):
     """The real API, and a twin's nodes."""
 
     cluster: Cluster

@@ -27,7 +27,7 @@ import yaml
 from providers.kubernetes import KubernetesCluster, connect
 from providers.node.local import LocalShell
 from providers.ovsdb.client import UnixOvsdb
-from providers.ports import Clock, Cluster, NodeShell, Ovsdb, Ref, Unreachable
+from providers.ports import Clock, Cluster, Nodes, NodeShell, Ovsdb, Ref, Unreachable
 from providers.twin import init_world, open_world
 from providers.twin.spec import CONTROLLERS, BridgeSpec, NodeSpec, PortSpec
 
@@ -54,7 +54,7 @@ _MANAGERS = "NM.connection.uuid"
 
 
 @dataclass
-class LabWorld:
+class LabWorld(Nodes):
     """`providers.ports.World`: the twin's API and clock, the real daemons of every node."""
 
     cluster: Cluster

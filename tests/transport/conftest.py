@@ -142,4 +142,4 @@ def way(request: pytest.FixtureRequest, server: OvsdbServer) -> Way:
         nodes = get("ssh")(get("daemon"), rundir=rundir)
     else:
         nodes = get("ssh")(get("daemon"), rundir=rundir, user=OPERATOR, sudo=True)
-    return Way(request.param, nodes.shell(NODE), nodes.ovsdb(NODE))
+    return Way(request.param, nodes, NODE)

@@ -138,6 +138,7 @@ def test_server_that_does_not_answer_in_time_leaves_the_transaction_in_doubt(
 def test_transaction_given_up_while_it_waits_never_comes_true(way: Way) -> None:
     where = [["external_ids", "includes", ["map", [["gate", "open"]]]]]
     gate = {"op": "wait", "table": DB, "where": where, "columns": ["_uuid"], "until": "!=", "rows": []}
+    assert notes(way) == {}
     with pytest.raises(InDoubt):
         way.ovsdb.transact(DB, [gate, note("too late")], timeout=1)
     opened = [["external_ids", "insert", ["map", [["gate", "open"]]]]]

@@ -21,14 +21,12 @@ class Counting:
         self._hands = hands
         self.asked: list[Any] = []
 
-    lanes = 1
-
     def await_news(self, requests: Any, seconds: float) -> bool:
         return False
 
-    def ask(self, request: Any) -> Any:
-        self.asked.append(request)
-        return self._hands.ask(request)
+    def ask(self, requests: Any) -> Any:
+        self.asked += requests
+        return self._hands.ask(requests)
 
     def perform(self, op: Any) -> Any:
         raise AssertionError("observing performs nothing")
@@ -70,13 +68,11 @@ def test_planning_changes_nothing_in_the_world(tmp_path: Path) -> None:
 
 def test_a_cluster_that_does_not_answer_makes_every_fact_unknown() -> None:
     class Silent:
-        lanes = 1
-
         def await_news(self, requests: Any, seconds: float) -> bool:
             return False
 
-        def ask(self, request: Any) -> NoReply:
-            return NoReply("connection refused")
+        def ask(self, requests: Any) -> list[Any]:
+            return [NoReply("connection refused")] * len(requests)
 
         def perform(self, op: Any) -> Any:
             raise AssertionError

@@ -32,7 +32,7 @@ GUARD_FAILED = {"error": "timed out", "details": '"where" clause test failed'}
 
 
 @dataclass
-class FakeWorld:
+class FakeWorld(ports.Nodes):
     """A world whose every answer is given in advance: a value, or an error to raise. `asked` keeps the requests."""
 
     answers: list[Any]
@@ -165,11 +165,13 @@ def test_what_is_gone_already_counts_as_deleted() -> None:
 
 def test_a_list_of_an_optional_kind_is_null_where_nobody_serves_it() -> None:
     interpreter, _ = hands(ports.NotServed("no nmstate.io/v1"), ports.NotServed("no nmstate.io/v1"))
-    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind, optional=True)) is None
-    assert interpreter.ask(ListRequest(POLICY.api, POLICY.kind)) == NoReply(
-        "the cluster serves no NodeNetworkConfigurationPolicy (nmstate.io/v1): the Kubernetes NMState Operator brings it, "
-        "and is not installed, or too old"
-    )
+    assert interpreter.ask([ListRequest(POLICY.api, POLICY.kind, optional=True)]) == [None]
+    assert interpreter.ask([ListRequest(POLICY.api, POLICY.kind)]) == [
+        NoReply(
+            "the cluster serves no NodeNetworkConfigurationPolicy (nmstate.io/v1): the Kubernetes NMState Operator brings it, "
+            "and is not installed, or too old"
+        )
+    ]
 
 
 def test_a_create_that_finds_its_object_there_was_first_done_by_us() -> None:
@@ -268,43 +270,69 @@ ASK: list[Any] = [ListRequest("v1", "Node"), SelectRequest("n", ("Bridge",)), Co
 @pytest.mark.parametrize("error", [ports.Unreachable("no route to host"), ports.InDoubt("no answer")])
 def test_what_could_not_be_asked_is_no_reply_with_the_reason(request_: Any, error: Exception) -> None:
     interpreter, _ = hands(error)
-    assert interpreter.ask(request_) == NoReply(str(error))
+    assert interpreter.ask([request_]) == [NoReply(str(error))]
 
 
 def test_tables_are_selected_in_one_transaction() -> None:
     interpreter, world = hands([{"rows": [1]}, {"rows": [2]}])
-    assert interpreter.ask(SelectRequest("n", ("Bridge", "Port"))) == {"Bridge": [1], "Port": [2]}
+    assert interpreter.ask([SelectRequest("n", ("Bridge", "Port"))]) == [{"Bridge": [1], "Port": [2]}]
     assert len(world.asked) == 1
 
 
 def test_a_select_that_fails_is_no_reply() -> None:
     interpreter, _ = hands([{"error": "unknown table", "details": "no Bridge"}])
-    assert interpreter.ask(SelectRequest("n", ("Bridge",))) == NoReply("unknown table: no Bridge")
+    assert interpreter.ask([SelectRequest("n", ("Bridge",))]) == [NoReply("unknown table: no Bridge")]
 
 
 def test_a_command_that_fails_is_no_reply() -> None:
     interpreter, _ = hands(ports.Finished(127, "", "not found\n"))
-    assert interpreter.ask(CommandRequest("n", ("fdb", "show"))) == NoReply(
-        "`fdb show` failed with 127: not found"
-    )
+    assert interpreter.ask([CommandRequest("n", ("fdb", "show"))]) == [
+        NoReply("`fdb show` failed with 127: not found")
+    ]
+
+
+@dataclass
+class Visited(FakeWorld):
+    """A world that keeps in `visits` how much went to which node at one go."""
+
+    visits: list[tuple[str, int]] = field(default_factory=list)
+
+    def ask(self, node: str, questions: Sequence[ports.Question]) -> list[ports.Answer]:
+        self.visits.append((node, len(questions)))
+        return super().ask(node, questions)
+
+
+def test_what_is_asked_of_one_node_goes_there_together() -> None:
+    rows = [{"rows": [1]}]
+    world = Visited([rows, ports.Unreachable("no ovn-controller"), rows, ports.Listing((), "9")])
+    requests: list[Any] = [
+        *(SelectRequest("b", ("Bridge",)), CommandRequest("b", ("x",)), SelectRequest("b", ("Port",))),
+        ListRequest("v1", "Node"),
+    ]
+    replies = Interpreter(cast(ports.World, world)).ask([*requests, requests[1]])
+    assert world.visits == [("b", 3)]
+    assert replies == [
+        *({"Bridge": [1]}, NoReply("no ovn-controller"), {"Port": [1]}, []),
+        NoReply("no ovn-controller"),
+    ]
 
 
 @pytest.mark.parametrize(("rc", "reply"), [(1, "0 received"), (2, NoReply("`ping gw` failed with 2: "))])
 def test_a_command_may_answer_with_another_exit_code_than_zero(rc: int, reply: Any) -> None:
     interpreter, _ = hands(ports.Finished(rc, "0 received", ""))
-    assert interpreter.ask(CommandRequest("n", ("ping", "gw"), fine=(0, 1))) == reply
+    assert interpreter.ask([CommandRequest("n", ("ping", "gw"), fine=(0, 1))]) == [reply]
 
 
 def test_objects_are_listed_as_they_are() -> None:
     interpreter, world = hands(ports.Listing(({"a": 1},), "9"))
-    assert interpreter.ask(ListRequest("v1", "Node")) == [{"a": 1}]
+    assert interpreter.ask([ListRequest("v1", "Node")]) == [[{"a": 1}]]
     assert world.asked == [("list", "v1", "Node")]
 
 
 def test_a_list_says_what_it_wants_and_what_it_keeps() -> None:
     interpreter, world = hands(ports.Listing((), "9"))
     request = ListRequest("v1", "Pod", keep=("metadata",), fields=(("spec.nodeName", "worker-01"),))
-    interpreter.ask(request)
+    interpreter.ask([request])
     assert world.asked == [
         ("list", "v1", "Pod", {"keep": ("metadata",), "fields": {"spec.nodeName": "worker-01"}})
     ]
@@ -357,7 +385,7 @@ def test_news_of_one_object_is_watched_from_where_it_was_listed() -> None:
     interpreter, cluster = watching(lanes=16)
     request = ListRequest("v1", "Pod", fields=(("metadata.name", "a"),))
     assert not interpreter.await_news([request], 2.0), "nothing was listed yet"
-    interpreter.ask(request)
+    interpreter.ask([request])
     assert interpreter.await_news([request], 2.0)
     assert cluster.watched == [("Pod", "9", 2.0, {"metadata.name": "a"})]
 
@@ -368,6 +396,6 @@ def test_news_of_one_object_is_watched_from_where_it_was_listed() -> None:
 def test_where_a_watch_cannot_tell_the_caller_looks_again_by_itself(lanes: int, others: list[Any]) -> None:
     interpreter, cluster = watching(lanes)
     request = ListRequest("v1", "Pod")
-    interpreter.ask(request)
+    interpreter.ask([request])
     assert not interpreter.await_news([request, *others], 2.0)
     assert cluster.watched == []

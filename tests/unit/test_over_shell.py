@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from providers.ovsdb.over_shell import LONGEST, OverShellOvsdb
+from providers.node.remote import LONGEST
+from providers.ovsdb.over_shell import OverShellOvsdb
 from providers.ports import Finished, InDoubt, PortError, Refused, Unreachable
 
 

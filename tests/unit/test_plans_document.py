@@ -129,14 +129,12 @@ class Backwards:
     def __init__(self, hands: Interpreter) -> None:
         self._hands = hands
 
-    lanes = 1
-
     def await_news(self, requests: Any, seconds: float) -> bool:
         return False
 
-    def ask(self, request: Any) -> Any:
-        reply = self._hands.ask(request)
-        return reply[::-1] if isinstance(reply, list) else _backwards(reply)
+    def ask(self, requests: Any) -> Any:
+        replies = self._hands.ask(requests)
+        return [reply[::-1] if isinstance(reply, list) else _backwards(reply) for reply in replies]
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         raise AssertionError(f"planning performs nothing, and yet: {op}")
