@@ -251,7 +251,7 @@ class Executor:
         began = self._clock.now()
         if op.at_least:
             self._clock.wait_until(began + op.at_least)
-        pause, reported = FIRST_POLL_SECONDS, 0.0
+        pause, reported, told = FIRST_POLL_SECONDS, 0.0, None
         views = sorted({view_of(check.path) for check in (*op.checks, *op.unless)})
         requests = [request for view in views for request in reading(view, began).requests]
         while True:
@@ -262,9 +262,11 @@ class Executor:
             waited = self._clock.now() - began
             if waited >= op.deadline:
                 return "timed-out"
-            if waited - reported >= REPORT_WAIT_SECONDS:
+            news = facts.value(op.tells, "") if op.tells else ""
+            if waited - reported >= REPORT_WAIT_SECONDS or (news and told not in (None, news)):
                 reported = waited
-                self._reporter.waiting(action, op, _missing(missing), waited)
+                self._reporter.waiting(action, op, "; ".join(filter(None, [_missing(missing), news])), waited)
+            told = news
             self._stop_if_asked()
             left = op.deadline - waited
             if pause < POLL_SECONDS or not self._hands.await_news(requests, min(WATCH_SECONDS, left)):

@@ -187,7 +187,9 @@ class Run:
 class Wait:
     """Wait until every check holds, or any of `unless` does, or `deadline` seconds have passed.
 
-    With `at_least` seconds it does not believe a sight any earlier. A wait changes nothing; it ends early on Ctrl-C. What it could not see before its deadline is for `step` to judge.
+    With `at_least` seconds it does not believe a sight any earlier. A wait changes nothing; it ends early on Ctrl-C. What
+    it could not see before its deadline is for `step` to judge. `tells`: the path of a text that a person wants to see
+    meanwhile.
     """
 
     label: str
@@ -196,6 +198,7 @@ class Wait:
     deadline: float
     unless: tuple[Check, ...] = ()
     at_least: float = 0.0
+    tells: str = ""
     changes: Changes = field(default=(), repr=False)
     op: Literal["wait"] = "wait"
 

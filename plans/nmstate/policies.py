@@ -46,6 +46,9 @@ EDIT_DEADLINE = 200.0
 EDITS = 3
 """How often a policy is written in one step before it is taken that somebody else edits it."""
 
+ATTEMPTS = 5
+"""How often a handler tries one generation of a policy before it gives up (measured)."""
+
 IN_PROGRESS = "is still in progress"
 """What the admission rule says of an edit that comes too early (H39)."""
 
@@ -302,6 +305,11 @@ def state_path(node: str, name: str) -> str:
     return f"enactment/{node}/{name}/state"
 
 
+def setback_path(node: str, name: str) -> str:
+    """Where it stands how many attempts at a policy have failed, while its handler tries again."""
+    return f"enactment/{node}/{name}/setback"
+
+
 def state(facts: Facts, node: str, name: str) -> str:
     """The state of an enactment: `waiting` until the handler has begun with the current generation."""
     fact = facts.get(state_path(node, name))
@@ -318,14 +326,20 @@ def failure(facts: Facts, node: str, name: str) -> str:
             f"policy {name} on {node}: its handler has not begun with it, or its enactment was deleted by hand. "
             f"See that nmstate-handler runs on {node}; `oc delete nncp {name}` and `ovsplan apply` make it anew"
         )
-    text = facts.value(f"enactment/{node}/{name}/message") or "it gives no reason"
+    texts = (facts.value(f"enactment/{node}/{name}/{part}") for part in ("setback", "message"))
+    text = next(filter(None, texts), "it gives no reason")
     return f"policy {name} on {node} is {found}: {text}"
 
 
 def await_enactment(
-    label: str, node: str, name: str, changes: Changes = (), deadline: float = APPLY_DEADLINE
+    label: str,
+    node: str,
+    name: str,
+    changes: Changes = (),
+    deadline: float = APPLY_DEADLINE,
+    unless: tuple[Check, ...] = (),
 ) -> Wait:
-    """Wait until the node's handler is done with the policy, well or badly."""
+    """Wait until the node's handler is done with the policy, well or badly; or until one of `unless` holds."""
     path = state_path(node, name)
     return Wait(
         label=label,
@@ -333,8 +347,9 @@ def await_enactment(
         checks=(
             Check(path, "eq", "available", f"policy {name} on {node}: its enactment is not Available yet"),
         ),
-        unless=tuple(Check(path, "eq", over) for over in OVER[1:]),
+        unless=(*(Check(path, "eq", over) for over in OVER[1:]), *unless),
         deadline=deadline,
+        tells=setback_path(node, name),
         changes=changes,
     )
 

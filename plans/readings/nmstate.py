@@ -11,14 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import ENACTMENT, FIELD_MANAGER, OURS, POLICY, STATE
+from plans.nmstate.policies import ATTEMPTS, ENACTMENT, FIELD_MANAGER, OURS, OVER, POLICY, STATE
 from plans.ops import CommandRequest, ListRequest
 
 MESSAGE_LIMIT = 300
 NO_NICS = ("ovs-bridge", "ovs-interface", "loopback")
 
 _POLICY_KEEP = ("metadata", "spec", "status.conditions")
-_ENACTMENT_KEEP = ("metadata.name", "metadata.labels", "status.conditions", "status.policyGeneration")
+_ENACTMENT_KEEP = (
+    "metadata.name",
+    "metadata.labels",
+    "status.conditions",
+    "status.policyGeneration",
+    "status.retryCount",
+)
 
 REQUESTS = (
     ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True),
@@ -62,7 +68,7 @@ def parse_enactment(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     name = key.partition("/")[2]
     found = dict(parse_policies(replies))
     gone: dict[str, Fact] = {f"policy/{name}": ABSENT, f"policy/{name}/editable": ABSENT}
-    gone |= {f"enactment/{key}/state": ABSENT, f"enactment/{key}/message": ABSENT}
+    gone |= {f"enactment/{key}/{part}": ABSENT for part in ("state", "message", "setback")}
     told = _without(found, "policy/*", "enactment/*", "cluster/policies", f"policy/{name}/enacted-on")
     return {**gone, **told}
 
@@ -95,6 +101,7 @@ def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
         current = status.get("policyGeneration") == generations.get(name)
         facts[f"enactment/{node}/{name}/state"] = Known(_state(status) if current else "waiting")
         facts[f"enactment/{node}/{name}/message"] = Known(_message(status))
+        facts[f"enactment/{node}/{name}/setback"] = _setback(status) if current else ABSENT
     for name in {*generations, *enacted}:
         facts[f"policy/{name}/enacted-on"] = Known(sorted(enacted.get(name, [])))
     facts["cluster/nmstate"] = Known(True)
@@ -234,6 +241,17 @@ def _state(status: Mapping[str, Any]) -> str:
         if condition in true:
             return word
     return "waiting"
+
+
+def _setback(status: Mapping[str, Any]) -> Fact:
+    """How many attempts at this generation have failed so far, while the handler has not given up; Absent for none.
+
+    The count survives a success, so it tells nothing of a policy that is enacted, or given up.
+    """
+    failed = (status.get("retryCount") or {}).get(str(status.get("policyGeneration")), 0)
+    if not failed or _state(status) in OVER:
+        return ABSENT
+    return Known(f"attempt {failed} of {ATTEMPTS} failed, its handler tries again")
 
 
 def _message(status: Mapping[str, Any]) -> str:

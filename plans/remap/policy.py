@@ -171,12 +171,18 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if state in policies.OVER[1:]:
         return Stop(policies.failure(facts, node, name))
     if state != "available":
-        if "enacted" in done.outcomes:
+        if done.outcomes.get("enacted") == "timed-out" or done.attempts.get("enacted", 0) >= policies.EDITS:
             return Stop(policies.failure(facts, node, name))
-        return Perform((policies.await_enactment("enacted", node, name),))
+        return Perform((policies.await_enactment("enacted", node, name, unless=_dark(node, to)),))
     if "others" not in done.outcomes and (wait := policies.await_others("others", args, facts)) is not None:
         return Perform((wait,))
     return upcoming
+
+
+def _dark(node: str, bridge: str | None) -> tuple[Check, ...]:
+    """That the bridge has lost its uplink: what a handler goes on trying is not waited for while VMs are dark."""
+    at = f"node/{node}/ovs/bridge/{bridge}"
+    return (Check(f"{at}/uplinks", "eq", []), Check(at, "absent")) if bridge else ()
 
 
 def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done) -> Next:
@@ -186,9 +192,9 @@ def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: D
         return wait
     if "before" not in done.outcomes:
         return Perform((before.image(args, view, {}),))
-    if done.attempts.get("policy", 0) >= hot.MOVES:
+    if done.attempts.get("policy", 0) >= policies.EDITS:
         return Stop(
-            f"policy {name} was changed {hot.MOVES} times after it was applied: somebody else edits it",
+            f"policy {name} was changed {policies.EDITS} times after it was applied: somebody else edits it",
             moved=True,
         )
     burst: list[AnyOp] = [policies.enforce_op("policy", args, facts)]
@@ -208,6 +214,7 @@ def _await_handler(args: Mapping[str, Any]) -> Wait:
         checks=(Check(state, "present", why=why), Check(state, "ne", "waiting", why)),
         unless=(Check(mapping, "eq", to) if to else Check(mapping, "absent"),),
         deadline=policies.SEEN_DEADLINE,
+        tells=policies.setback_path(node, name),
     )
 
 
@@ -232,5 +239,6 @@ def _await_mapping(args: Mapping[str, Any], view: ovs.View) -> Wait:
         ),
         unless=tuple(Check(policies.state_path(node, name), "eq", over) for over in policies.OVER[1:]),
         deadline=policies.APPLY_DEADLINE,
+        tells=policies.setback_path(node, name),
         changes=ovs.changes(node, view, ovs.with_mapping(view, text)),
     )

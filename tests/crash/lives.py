@@ -259,19 +259,20 @@ def kill_at(n: int) -> Boundary:
 
 def kill_when(name: str, nth: int) -> Boundary:
     """End the process at the `nth` commit of that name (from 1)."""
-    return _at(name, nth, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    return at(name, nth, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def _at(name: str, nth: int, act: Callable[[], object]) -> Boundary:
+def at(name: str, nth: int, act: Callable[[], object]) -> Boundary:
+    """Do something at the `nth` commit of that name (from 1)."""
     seen = 0
 
-    def at(met: str) -> None:
+    def met(what: str) -> None:
         nonlocal seen
-        seen += met == name
-        if met == name and seen == nth:
+        seen += what == name
+        if what == name and seen == nth:
             act()
 
-    return at
+    return met
 
 
 class Halt:
@@ -282,7 +283,7 @@ class Halt:
         self._go = os.pipe()
 
     def at(self, name: str, nth: int) -> Boundary:
-        return _at(name, nth, self._wait)
+        return at(name, nth, self._wait)
 
     def _wait(self) -> None:
         os.write(self._reached[1], b"x")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from crash.lives import ROOT, Ended, Job, job_of, kill_when
+from crash.lives import ROOT, Ended, Job, at, job_of, kill_when
 from crash.others import pairs
 from providers.ports import Create, Delete, MergePatch, Ref
 
@@ -218,3 +218,46 @@ def test_another_name_for_the_policy_takes_the_policies_of_the_abandoned_run_alo
     with job.world() as world:
         assert all(pairs(world, node)["vmnet"] == "br-phy" for node in world.show()["nodes"])
     assert "No changes." in job.run("plan").out
+
+
+def kubelet_goes(job: Job) -> None:
+    """A handler's probe fails from now on: it rolls NetworkManager back, and not the mapping, and tries again."""
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    with job.world() as world:
+        world.edit().cluster.write(MergePatch(Ref("v1", "Node", "worker-01"), ready, subresource="status"))
+
+
+CORDONED, ENACTMENT_AWAITED = ("step-done", 4), ("intent", 9)
+
+
+def test_an_attempt_that_fails_is_told_at_once_and_leaves_the_vms_their_path(job: Job) -> None:
+    ended = job.apply(boundary=at(*CORDONED, lambda: kubelet_goes(job)))
+    assert ended.code == 3, ended.text
+    told = [line for line in ended.out.splitlines() if "attempt 1 of 5 failed" in line]
+    assert "still waiting [24" in told[0], "the handler's probes take 240 s"
+    assert "attempt 1 of 5 failed, its handler tries again; vmnet is mapped to br-phy" in ended.err
+    with job.world() as world:
+        assert pairs(world, "worker-01")["vmnet"] == "br-phy"
+        assert all(vm["reachable"] for vm in world.show()["vms"].values())
+    assert OWN.replace("02", "01") not in policies(job)
+
+
+def test_vms_that_go_dark_while_a_handler_tries_again_are_not_left_so(job: Job) -> None:
+    def uplink_goes() -> None:
+        with job.world() as world:
+            for nic in ("ens33", "ens34"):
+                world.set_nic("worker-01", nic, "down")
+
+    def meanwhile(name: str) -> None:
+        first(name)
+        second(name)
+
+    first, second = at(*CORDONED, lambda: kubelet_goes(job)), at(*ENACTMENT_AWAITED, uplink_goes)
+    ended = job.apply(boundary=meanwhile)
+    assert ended.code == 4, ended.text
+    assert "still waiting" not in ended.out, "the handler would be tried for minutes"
+    assert "bridge br-phy on worker-01 has no uplink" in ended.err and "mapped to br-vmdata" in ended.err
+    with job.world() as world:
+        assert pairs(world, "worker-01")["vmnet"] == "br-vmdata"
+        world.tick(10)
+        assert all(vm["reachable"] for vm in world.show()["vms"].values())

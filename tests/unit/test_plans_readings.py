@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from support.switches import LSP, OUTER, patch, rows
+from twin.nmstate_worlds import SAMPLES
 
-from plans.facts import ABSENT, Facts, Known, Unknown
+from plans.facts import ABSENT, Fact, Facts, Known, Unknown
 from plans.readings import NoReply, reading, view_of
 from plans.readings.cluster import quantity
 
@@ -315,3 +316,21 @@ def test_the_gateway_is_the_default_routes_of_the_main_table() -> None:
     facts = read("nmstate-versions", state_of(other, near, out))
     assert facts.get("node/w/nmstate/gateway") == Known("192.0.2.1")
     assert read("nmstate-versions", state_of(other, near)).get("node/w/nmstate/gateway") == ABSENT
+
+
+@pytest.mark.parametrize(
+    ("sample", "generation", "said"),
+    [
+        ("a-nnce-retrying", 1, Known("attempt 1 of 5 failed, its handler tries again")),
+        ("a-nnce-retrying", 2, ABSENT),
+        ("a-nnce-available", 1, ABSENT),
+        ("c-3-nnce-exhausted", 1, ABSENT),
+    ],
+)
+def test_a_failed_attempt_is_told_while_the_handler_tries_again_only(
+    sample: str, generation: int, said: Fact
+) -> None:
+    """The real handler's objects: the count outlives a success."""
+    enactment = {"metadata": {"name": "node1.p"}, "status": SAMPLES[sample]["status"]}
+    policy = {"metadata": {"name": "p", "generation": generation}}
+    assert read("enactment:node1/p", [policy], [enactment]).get("enactment/node1/p/setback") == said
