@@ -157,7 +157,7 @@ def migrate(moves: Sequence[Move], facts: Facts, done: Done, at_once: int = AT_O
         if exists:
             waiting.append((move, name))
         else:
-            creates.append(_create(move, name, facts))
+            creates.append(_create(move, name))
     if creates:
         return Perform(tuple(creates))
     if not waiting:
@@ -236,19 +236,27 @@ def _attempt(move: Move, facts: Facts, done: Done) -> tuple[str, bool] | Stop:
     return Stop(f"VM {move.vm} did not migrate in {tried} attempts" + (f": {reason}" if reason else ""))
 
 
-def _create(move: Move, name: str, facts: Facts) -> Create:
-    namespace, _, vmi = move.vm.partition("/")
+def _create(move: Move, name: str) -> Create:
+    away = f"to {move.to}" if move.to else f"away from {move.away_from}"
+    return migration_op(
+        f"migrate:{move.vm}:{move.purpose}:{name}", f"live-migrate {move.vm} {away}", move.vm, name, move.to
+    )
+
+
+def migration_op(label: str, title: str, vm: str, name: str, to: str = "") -> Create:
+    """The op that begins the migration `name` of a VM: to the node `to`, else to where the scheduler puts it."""
+    namespace, _, vmi = vm.partition("/")
     spec: dict[str, Any] = {"vmiName": vmi}
-    if move.to:
-        spec["addedNodeSelector"] = {"kubernetes.io/hostname": move.to}
+    if to:
+        spec["addedNodeSelector"] = {"kubernetes.io/hostname": to}
     return Create(
-        label=f"migrate:{move.vm}:{move.purpose}:{name}",
-        title=f"live-migrate {move.vm} " + (f"to {move.to}" if move.to else f"away from {move.away_from}"),
+        label=label,
+        title=title,
         ref=ObjectRef(*VMIM, name=name, namespace=namespace),
         body={"metadata": {"name": name, "namespace": namespace}, "spec": spec},
         commands=(
             f"virtctl migrate -n {namespace} {vmi}"
-            + (f" --addedNodeSelector kubernetes.io/hostname={move.to}" if move.to else ""),
+            + (f" --addedNodeSelector kubernetes.io/hostname={to}" if to else ""),
         ),
         changes=((f"migration/{namespace}/{name}/phase", Later("the migration", "KubeVirt's phases")),),
     )

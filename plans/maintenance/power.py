@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from plans.checks import Check
+from plans.actions import Done, Next, Perform, Stop
+from plans.checks import Check, judge_all
 from plans.facts import ABSENT, Facts, Known
-from plans.ops import Changes, ObjectRef, Patch
+from plans.ops import Changes, ObjectRef, Patch, Wait
 from plans.readings.cluster import VM
 from plans.readings.machines import RUN_STRATEGY
 
@@ -94,6 +96,78 @@ def restore_op(label: str, vm: str, before: str, facts: Facts) -> Patch:
         (f"{at}/recorded", ABSENT),
     )
     return patch_op(label, f"give {vm} back its run strategy {before}", vm, patch, facts, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """One stop and start of a VM, step by step, from what is there and from what its action did so far.
+
+    `tag` tells its ops from those for the other VMs of the action, `before` is how the VM is to run afterwards,
+    `tries` how often it is written when somebody else changes it back, `patience` the seconds that its guest is given
+    to shut down. `keep_note`: the note stays until the VM is seen up, so that nobody takes it for done before.
+    """
+
+    vm: str
+    facts: Facts
+    done: Done
+    before: str
+    tag: str = ""
+    tries: int = TRIES
+    patience: float = GONE_DEADLINE
+    keep_note: bool = False
+
+    def stop(self) -> Next:
+        """Stop it, and note how it runs now."""
+        if self._spent("stop"):
+            why = f"VM {self.vm} was started again {self.tries} times: somebody else keeps it running"
+            return Stop(why, moved=True)
+        now = original(self.vm, self.facts)
+        return Perform((stop_op(f"stop{self.tag}", self.vm, now, self.facts),))
+
+    def await_gone(self, changes: Changes) -> Next | None:
+        """A wait for its guest to shut down, which changes what is given; None when there is no guest."""
+        at, label = f"machine/{self.vm}/instance", f"gone{self.tag}"
+        if not isinstance(self.facts.get(at), Known):
+            return None
+        if self.done.outcomes.get(label) == "timed-out":
+            return Stop(f"VM {self.vm} did not shut down within {self.patience:g} s: look at its guest")
+        gone = Check(at, "absent", why=f"the guest of {self.vm} is still shutting down")
+        title = f"{self.vm} shut down"
+        return Perform(
+            (Wait(label=label, title=title, checks=(gone,), deadline=self.patience, changes=changes),)
+        )
+
+    def start(self) -> Next:
+        """Start it."""
+        if self._spent("start"):
+            why = f"VM {self.vm} is halted again after each start: somebody else keeps it so"
+            return Stop(why, moved=True)
+        op = start_op(f"start{self.tag}", self.vm, self.before, self.facts, keep_note=self.keep_note)
+        return Perform((op,))
+
+    def restore(self) -> Next:
+        """Give it back its run strategy."""
+        if self._spent("restore"):
+            why = f"the run strategy of VM {self.vm} is changed back each time: somebody else keeps it"
+            return Stop(why)
+        return Perform((restore_op(f"restore{self.tag}", self.vm, self.before, self.facts),))
+
+    def again(self, up: Wait) -> Next | None:
+        """After a failure: a VM that was stopped is started, awaited once, and has its run strategy again.
+
+        None when there is nothing to do: it was not stopped, or somebody else has said meanwhile how it is to run.
+        """
+        run = self.facts.value(f"machine/{self.vm}/run")
+        if not noted(self.vm, self.facts) or run not in (HALTED, ALWAYS):
+            return None
+        if run == HALTED:
+            return self.start()
+        if judge_all(up.checks, self.facts) and up.label not in self.done.outcomes:
+            return Perform((up,))
+        return self.restore()
+
+    def _spent(self, word: str) -> bool:
+        return self.done.attempts.get(f"{word}{self.tag}", 0) >= self.tries
 
 
 def patch_op(
