@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plans.facts import Json
+from plans.facts import Facts, Json
 from plans.readings.machines import nad_of
 
 POD_NETWORK = "default"
@@ -24,6 +24,25 @@ class Card:
     name: str
     nad: str
     mac: str = ""
+
+    def told(self) -> str:
+        """As a sentence says it."""
+        return f"{self.nad}{f', {self.mac}' if self.mac else ''}" if self.nad else "absent"
+
+    def plain(self) -> dict[str, str]:
+        """As the arguments of an action keep it; `card_of` reads it again."""
+        return {"name": self.name, "nad": self.nad, "mac": self.mac}
+
+
+def card_of(plain: Mapping[str, str]) -> Card:
+    """The card that `plain` wrote."""
+    return Card(plain["name"], plain["nad"], plain["mac"])
+
+
+def template_of(vm: str, facts: Facts) -> Template:
+    """The template of a VM, as it was read."""
+    there = facts.value(f"machine/{vm}/template") or {"networks": [], "interfaces": [], "implicit": False}
+    return Template(vm.partition("/")[0], there["networks"], there["interfaces"], there["implicit"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,20 @@ class Template:
         interface = self.interface(card.name) or {}
         address = str(interface.get("macAddress", "")).lower()
         return self.nad(card.name) == card.nad and "bridge" in interface and card.mac in ("", address)
+
+    def told(self, card: Card) -> str:
+        """What it says of a card now, told by what is wanted otherwise."""
+        nad, interface = self.nad(card.name), self.interface(card.name) or {}
+        if nad != card.nad or not nad:
+            return nad or "absent"
+        address = interface.get("macAddress") or "any MAC"
+        return f"{nad}, {address}" if "bridge" in interface else f"{nad}, not bridged"
+
+
+def as_it_is(name: str, template: Template) -> Card:
+    """A card as the template has it now."""
+    address = str((template.interface(name) or {}).get("macAddress", "")).lower()
+    return Card(name, template.nad(name), address)
 
 
 def rewired(template: Template, cards: Sequence[Card], *, plug: bool = False) -> Template:

@@ -7,7 +7,6 @@ journal, knows it; a VM that did not run is edited, and not started.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,38 +17,29 @@ from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Same, 
 from plans.checks import Check, judge_all
 from plans.desired import Desired, Nic, WantedNad, wanted_networks
 from plans.document import Finding
-from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
+from plans.facts import ABSENT, Absent, Facts, Known, Unknown
+from plans.maintenance import plugging
+from plans.maintenance.migrations import MIGRATION_DEADLINE
 from plans.maintenance.power import (
     ALWAYS,
     HALTED,
     NOTES,
     STRATEGIES,
     UP_DEADLINE,
+    Cycle,
     is_always,
     noted,
     original,
-    patch_op,
     restore_op,
     start_op,
-    stop_op,
     up_checks,
 )
-from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
-from plans.readings.cluster import VMIM
-from plans.readings.machines import RUN_STRATEGY, cards
-from plans.wiring import Card, Template, rewired
-
-TRIES = 10
-"""How often a VM is written that somebody else changes back, or was first to write: KubeVirt writes its status often."""
+from plans.ops import AnyOp, Wait
+from plans.readings.machines import RUN_STRATEGY
+from plans.wiring import Card, Template, as_it_is, card_of, template_of
 
 GONE_MARGIN = 120.0
 """Seconds beyond a guest's own grace period, after which KubeVirt kills it: one of Windows may have an hour."""
-
-MIGRATION_DEADLINE = 900.0
-"""Seconds for a live migration; KubeVirt gives up earlier by itself."""
-
-PLUG_DEADLINE = 60.0
-"""Seconds for a card to be plugged in; KubeVirt asks for a migration after 15 s without."""
 
 
 def address(vm: str) -> str:
@@ -110,7 +100,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
     where, at, facts, desired = address(vm), f"machine/{vm}", ground.facts, ground.desired
     if (reason := _not_there(vm, ground)) is not None:
         return Blocked(where, "", (reason,))
-    template = _template(vm, facts)
+    template = template_of(vm, facts)
     edits = [card for card in wanted if not template.has(card)]
     pending = _pending(vm, wanted, facts)
     left = facts.value(f"{at}/recorded")
@@ -132,7 +122,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
         address=where, kind="attachment", node="", verb=_verb(edits, template), before=_before(edits, pending, left, template),
         after=_after(edits, pending, left), why=why,
         depends=tuple(sorted({f"network/{card.nad}" for card in wanted if card.nad})),
-        data={"vm": vm, "how": how, "cards": [_plain(card) for card in wanted], "original": original(vm, facts)},
+        data={"vm": vm, "how": how, "cards": [card.plain() for card in wanted], "original": original(vm, facts)},
         localnets=tuple(n.name for n in desired.networks if vm in (n.spec.attachments or {})), phase="epilogue",
         vms=(vm,) if ran and how == "restart" else (),
     )  # fmt: skip
@@ -150,11 +140,6 @@ def _not_there(vm: str, ground: _Ground) -> str | None:
     return None
 
 
-def _template(vm: str, facts: Facts) -> Template:
-    there = facts.value(f"machine/{vm}/template") or {"networks": [], "interfaces": [], "implicit": False}
-    return Template(vm.partition("/")[0], there["networks"], there["interfaces"], there["implicit"])
-
-
 def _runs(vm: str, facts: Facts) -> bool:
     """Whether the VM has a guest, or is about to have one."""
     return (
@@ -166,8 +151,8 @@ def _pending(vm: str, wanted: Sequence[Card], facts: Facts) -> list[Card]:
     """The cards that the template has right and the running guest has not, or that it has still."""
     if not isinstance(facts.get(f"machine/{vm}/instance"), Known):
         return []
-    template = _template(vm, facts)
-    return [c for c in wanted if template.has(c) and facts.value(f"machine/{vm}/live/{c.name}", "") != c.nad]
+    template = template_of(vm, facts)
+    return [c for c in wanted if template.has(c) and not plugging.is_in_guest(vm, c, facts)]
 
 
 def _unfit(card: Card, vm: str, template: Template, wanted: Sequence[Card]) -> Iterator[str]:
@@ -223,26 +208,14 @@ def _how(
         return "restart", "it does not run: it is edited, and has the card when it starts"
     how = f"it is stopped, edited and started, and has its run strategy {facts.value(f'{at}/run')} afterwards"
     asked = desired.rollout is not None and desired.rollout.spec.attach == "hotplug"
+    if not asked and edits:
+        return "restart", how
+    if not asked and any(plugging.is_staged(vm, card, facts) for card in pending):
+        return "restart", f"its guest has it only after a restart (RestartRequired): {how}"
     if not asked:
-        return "restart", how if edits else f"its guest has it only after a restart (RestartRequired): {how}"
-    template = _template(vm, facts)
-    replaced = [card.name for card in edits if card.nad and template.nad(card.name)]
-    if pending:
-        return "restart", f"no hotplug: its guest has it only after a restart (RestartRequired): {how}"
-    if facts.value(f"{at}/restart-required"):
-        return (
-            "restart",
-            f"no hotplug: KubeVirt wants a restart for other changes first (RestartRequired): {how}",
-        )
-    if facts.value("cluster/live-update") is not True:
-        return "restart", f"no hotplug: KubeVirt's vmRolloutStrategy is not LiveUpdate: {how}"
-    if replaced:
-        return "restart", f"no hotplug: {', '.join(replaced)} is there and changes: {how}"
-    if template.implicit:
-        return (
-            "restart",
-            f"no hotplug: its card on the pod network is implicit and has to be written out: {how}",
-        )
+        return "restart", f"its guest has it only after a migration or a restart: {how}"
+    if why := plugging.why_not(vm, edits, pending, facts):
+        return "restart", f"no hotplug: {why}: {how}"
     return (
         "hotplug",
         "it runs on: the card is plugged into its guest, by a live migration if KubeVirt asks for one",
@@ -256,37 +229,17 @@ def _verb(edits: Sequence[Card], template: Template) -> Any:
 
 
 def _before(edits: Sequence[Card], pending: Sequence[Card], left: str | None, template: Template) -> str:
-    told = [f"{card.name}: {_now(card, template)}" for card in edits]
+    told = [f"{card.name}: {template.told(card)}" for card in edits]
     told += [
         f"{card.name}: not in the guest" if card.nad else f"{card.name}: in the guest" for card in pending
     ]
     return ", ".join(told) or "stopped by an earlier run"
 
 
-def _now(card: Card, template: Template) -> str:
-    """What the template has of a card now, told by what is wanted otherwise."""
-    nad, interface = template.nad(card.name), template.interface(card.name) or {}
-    if nad != card.nad or not nad:
-        return nad or "absent"
-    return (
-        f"{nad}, {interface.get('macAddress') or 'any MAC'}"
-        if "bridge" in interface
-        else f"{nad}, not bridged"
-    )
-
-
 def _after(edits: Sequence[Card], pending: Sequence[Card], left: str | None) -> str:
     if len(edits) == 1 and not pending:
-        return _told(edits[0])
-    return ", ".join(f"{card.name}: {_told(card)}" for card in [*edits, *pending]) or f"as it was ({left})"
-
-
-def _told(card: Card) -> str:
-    return f"{card.nad}{f', {card.mac}' if card.mac else ''}" if card.nad else "absent"
-
-
-def _plain(card: Card) -> dict[str, str]:
-    return {"name": card.name, "nad": card.nad, "mac": card.mac}
+        return edits[0].told()
+    return ", ".join(f"{card.name}: {card.told()}" for card in [*edits, *pending]) or f"as it was ({left})"
 
 
 def hazards(desired: Desired, facts: Facts) -> list[Finding]:
@@ -300,13 +253,8 @@ def hazards(desired: Desired, facts: Facts) -> list[Finding]:
         )
         for vm, nics in _wanted(desired).items()
         for card in _cards(nics)
-        if card.nad and not nads.may_use(vm.partition("/")[0], card.nad) and not _has_it(vm, card, facts)
+        if card.nad and not nads.may_use(vm.partition("/")[0], card.nad) and not plugging.is_in_guest(vm, card, facts)
     ]  # fmt: skip
-
-
-def _has_it(vm: str, card: Card, facts: Facts) -> bool:
-    """Whether the guest runs with the card: then Multus does not mind."""
-    return bool(facts.value(f"machine/{vm}/live/{card.name}") == card.nad)
 
 
 def fragment(change: Change, context: Context) -> Action:
@@ -317,12 +265,13 @@ def fragment(change: Change, context: Context) -> Action:
         "vm": vm, "cards": change.data["cards"], "original": change.data["original"],
         "grace": facts.value(f"{at}/grace", 0),
     }  # fmt: skip
-    words = ", ".join(f"{c.name} {_told(c)}" for c in map(_card, change.data["cards"]))
+    words = ", ".join(f"{c.name} {c.told()}" for c in map(card_of, change.data["cards"]))
+    own = {"own": facts.value("cluster/own-migrations") is True} if plug else {}
     undo = Invocation("attach@1", {**args, "cards": _as_they_are(change, facts)}, (f"machine:{vm}",))
     return Action(
         id=f"attachment/{vm}/{'hotplug' if plug else 'attach'}", routine="hotplug@1" if plug else "attach@1",
         title=f"{'plug into' if plug else 'stop, edit, start' if change.vms else 'edit'} {vm}: {words}", address=change.address,
-        args=args, reads=(f"machine:{vm}", *(("migrations",) if plug else ())),
+        args={**args, **own}, reads=(f"machine:{vm}", *(("migrations",) if plug else ())),
         expect=(
             Check(at, "present", why="the VM that the plan saw"),
             Check(f"{at}/run", "eq", facts.value(f"{at}/run"), "somebody has changed its run strategy since the plan"),
@@ -334,22 +283,14 @@ def fragment(change: Change, context: Context) -> Action:
 
 def _as_they_are(change: Change, facts: Facts) -> list[dict[str, str]]:
     """The cards as the template has them now, for the way back."""
-    template = _template(change.data["vm"], facts)
-    found = []
-    for card in change.data["cards"]:
-        address = str((template.interface(card["name"]) or {}).get("macAddress", "")).lower()
-        found.append({"name": card["name"], "nad": template.nad(card["name"]), "mac": address})
-    return found
-
-
-def _card(plain: Mapping[str, str]) -> Card:
-    return Card(plain["name"], plain["nad"], plain["mac"])
+    template = template_of(change.data["vm"], facts)
+    return [as_it_is(card["name"], template).plain() for card in change.data["cards"]]
 
 
 def verify(change: Change, context: Context) -> tuple[Check, ...]:
     """The template has each card as it was declared, and the VM runs as it did."""
     at = f"machine/{change.data['vm']}"
-    of_cards = [_check(f"{at}/nic", _card(card)) for card in change.data["cards"]]
+    of_cards = [_check(f"{at}/nic", card_of(card)) for card in change.data["cards"]]
     return (
         *of_cards,
         Check(f"{at}/recorded", "absent", why="ovsplan has stopped it, and not started it again"),
@@ -364,37 +305,28 @@ def _check(at: str, card: Card) -> Check:
 KIND = ClusterKind("attachment", fragment, diff, verify, hazards, views)
 
 
+def _cycle(args: Mapping[str, Any], facts: Facts, done: Done) -> Cycle:
+    return Cycle(
+        args["vm"], facts, done, _before_stop(args, facts), tries=plugging.TRIES, patience=_patience(args)
+    )
+
+
 def _start_again(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: a VM that was stopped for the edit is started, and has its run strategy again."""
-    vm, at = args["vm"], f"machine/{args['vm']}"
-    recorded = facts.value(f"{at}/recorded")
-    if recorded is None:
-        return Finished()
-    run = facts.value(f"{at}/run")
-    if run == HALTED:
-        if done.attempts.get("start", 0) >= TRIES:
-            return Stop(f"VM {vm} is halted again after each start: somebody else keeps it so")
-        return Perform((start_op("start", args["vm"], _before_stop(args, facts), facts),))
-    if run != ALWAYS or is_always(recorded):
+    vm, run = args["vm"], facts.value(f"machine/{args['vm']}/run")
+    if (ahead := _cycle(args, facts, done).again(_up(args))) is not None:
+        return ahead
+    if noted(vm, facts):
         return Finished(f"somebody else has set the run strategy of VM {vm} to {run} meanwhile")
-    if not _is_up(args, facts) and "up" not in done.outcomes:
-        return Perform((_await_up(args),))
-    if done.attempts.get("restore", 0) >= TRIES:
-        return Stop(f"the run strategy of VM {vm} is changed back each time: somebody else keeps it")
-    return Perform((restore_op("restore", args["vm"], _before_stop(args, facts), facts),))
+    return Finished()
 
 
 def _on_failure(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    if not _runs(args["vm"], facts) and not noted(args["vm"], facts):
+    vm, before = args["vm"], _before_stop(args, facts)
+    if not _runs(vm, facts) and not noted(vm, facts):
         return ()
-    return (
-        start_op("start", args["vm"], _before_stop(args, facts), facts),
-        *(
-            ()
-            if is_always(_before_stop(args, facts))
-            else (restore_op("restore", args["vm"], _before_stop(args, facts), facts),)
-        ),
-    )
+    start = start_op("start", vm, before, facts)
+    return (start,) if is_always(before) else (start, restore_op("restore", vm, before, facts))
 
 
 @routine("attach@1", rescue=_start_again, on_failure=_on_failure)
@@ -404,14 +336,14 @@ def attach(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return stop
     at = f"machine/{args['vm']}"
     runs = isinstance(facts.get(f"{at}/instance"), Known)
-    is_written = _is_written(args, facts)
+    is_written = plugging.is_written(args["vm"], _cards_of(args), facts)
     halted = facts.value(f"{at}/run") == HALTED
     if runs and (not is_written or not _is_live(args, facts) or (halted and noted(args["vm"], facts))):
         return _stopping(args, facts, done)
     if not is_written:
         if facts.value(f"{at}/run") == ALWAYS:
             return _stopping(args, facts, done)
-        return _edit(args, facts, done, plug=False)
+        return plugging.edit(args["vm"], _cards_of(args), facts, done, plug=False)
     return _starting(args, facts, done)
 
 
@@ -429,46 +361,25 @@ def _unreadable(args: Mapping[str, Any], facts: Facts) -> Stop | None:
     return Stop(f"VM {args['vm']} is gone", moved=True)
 
 
-def _is_written(args: Mapping[str, Any], facts: Facts) -> bool:
-    template = _template(args["vm"], facts)
-    return all(template.has(_card(card)) for card in args["cards"])
+def _cards_of(args: Mapping[str, Any]) -> list[Card]:
+    return [card_of(card) for card in args["cards"]]
 
 
 def _is_live(args: Mapping[str, Any], facts: Facts) -> bool:
-    """Whether the guest was made with the cards as they are wanted."""
-    return all(
-        facts.value(f"machine/{args['vm']}/live/{card['name']}", "") == card["nad"] for card in args["cards"]
-    )
+    """Whether the guest has the cards as they are wanted."""
+    return all(plugging.is_in_guest(args["vm"], card, facts) for card in _cards_of(args))
 
 
 def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Stop the VM, once; then wait until its guest has shut down."""
-    vm, at = args["vm"], f"machine/{args['vm']}"
-    if facts.value(f"{at}/run") != HALTED:
-        if noted(args["vm"], facts):
+    vm, cycle = args["vm"], _cycle(args, facts, done)
+    if facts.value(f"machine/{vm}/run") != HALTED:
+        if noted(vm, facts):
             return Stop(f"VM {vm} was started by somebody else while it was stopped for the edit", moved=True)
-        if done.attempts.get("stop", 0) >= TRIES:
-            return Stop(
-                f"VM {vm} was started again {TRIES} times: somebody else keeps it running", moved=True
-            )
-        return Perform((stop_op("stop", vm, original(vm, facts), facts),))
-    if done.outcomes.get("gone") == "timed-out":
-        return Stop(f"VM {vm} did not shut down within {_patience(args):g} s: look at its guest")
-    gone = Check(f"{at}/instance", "absent", why=f"the guest of {vm} is still shutting down")
-    unplugged = tuple(
-        (f"{at}/{word}/{c['name']}", ABSENT) for word in ("live", "sources") for c in args["cards"]
-    )
-    return Perform(
-        (
-            Wait(
-                label="gone",
-                title=f"{vm} shut down",
-                checks=(gone,),
-                deadline=_patience(args),
-                changes=unplugged,
-            ),
-        )
-    )
+        return cycle.stop()
+    gone = [f"machine/{vm}/{word}/{c['name']}" for word in ("live", "sources") for c in args["cards"]]
+    ahead = cycle.await_gone(tuple((path, ABSENT) for path in (*gone, f"machine/{vm}/migration-required")))
+    return ahead or Stop(f"VM {vm} does not stop", unsure=True)
 
 
 def _patience(args: Mapping[str, Any]) -> float:
@@ -478,21 +389,20 @@ def _patience(args: Mapping[str, Any]) -> float:
 
 def _starting(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Start what was stopped, see it up with its cards, then give it back its run strategy."""
-    vm, at = args["vm"], f"machine/{args['vm']}"
-    recorded, run = noted(args["vm"], facts), facts.value(f"{at}/run")
+    vm, at, cycle = args["vm"], f"machine/{args['vm']}", _cycle(args, facts, done)
+    recorded, run = noted(vm, facts), facts.value(f"{at}/run")
     if recorded and run == HALTED:
-        if done.attempts.get("start", 0) >= TRIES:
-            return Stop(f"VM {vm} is halted again after each start: somebody else keeps it so", moved=True)
-        return Perform((start_op("start", args["vm"], _before_stop(args, facts), facts),))
-    if (recorded or run == ALWAYS or done.has("start")) and not _is_up(args, facts):
-        if "up" in done.outcomes:
+        return cycle.start()
+    up = _up(args)
+    if (recorded or run == ALWAYS or done.has("start")) and judge_all(up.checks, facts):
+        if up.label in done.outcomes:
             return Stop(
                 f"VM {vm} is not up with its cards within {UP_DEADLINE:g} s: {_standing(args, facts)}"
             )
-        return Perform((_await_up(args),))
+        return Perform((up,))
     if recorded:
-        return Perform((restore_op("restore", args["vm"], _before_stop(args, facts), facts),))
-    told = ", ".join(f"{c.name} {_told(c)}" for c in map(_card, args["cards"]))
+        return cycle.restore()
+    told = ", ".join(f"{card.name} {card.told()}" for card in _cards_of(args))
     others = (
         "; KubeVirt wants another restart for other changes" if facts.value(f"{at}/restart-required") else ""
     )
@@ -509,161 +419,27 @@ def _standing(args: Mapping[str, Any], facts: Facts) -> str:
     )
 
 
-def _up_checks(args: Mapping[str, Any]) -> tuple[Check, ...]:
-    at = f"machine/{args['vm']}"
-    present = [_card(card) for card in args["cards"] if card["nad"]]
-    return (
-        *up_checks(args["vm"]),
-        *(Check(f"{at}/live/{card.name}", "eq", card.nad) for card in present),
-        *(
-            Check(f"{at}/sources/{card.name}", "has", ["domain"], f"{card.name} is not reported yet")
-            for card in present
-        ),
-    )
-
-
-def _is_up(args: Mapping[str, Any], facts: Facts) -> bool:
-    return not judge_all(_up_checks(args), facts)
-
-
-def _await_up(args: Mapping[str, Any]) -> Wait:
-    return Wait(
-        label="up", title=f"{args['vm']} up with its cards", checks=_up_checks(args), deadline=UP_DEADLINE
-    )
-
-
-def _edit(args: Mapping[str, Any], facts: Facts, done: Done, *, plug: bool) -> Next:
+def _up(args: Mapping[str, Any]) -> Wait:
+    """The wait for the VM to be up with its cards."""
     vm, at = args["vm"], f"machine/{args['vm']}"
-    if done.attempts.get("edit", 0) >= TRIES:
-        return Stop(
-            f"the cards of VM {vm} were changed back {TRIES} times: somebody else keeps them", moved=True
-        )
-    template = _template(vm, facts)
-    after = rewired(template, [_card(card) for card in args["cards"]], plug=plug)
-    patch = {
-        "spec": {
-            "template": {
-                "spec": {
-                    "domain": {"devices": {"interfaces": list(after.interfaces)}},
-                    "networks": list(after.networks),
-                }
-            }
-        }
-    }
-    named = [_card(c) for c in args["cards"] if not template.has(_card(c))]
-    title = f"edit {vm}: {', '.join(f'{card.name} {_told(card)}' for card in named)}"
-    before = cards(at, "nic", template.networks, template.interfaces, template.namespace)
-    there = cards(at, "nic", after.networks, after.interfaces, after.namespace)
-    changes: Changes = (
-        (f"{at}/template", Known(_listed(after))),
-        *((path, there.get(path, ABSENT)) for path in {**before, **there}),
-    )
-    return Perform((patch_op("edit", title, vm, patch, facts, changes),))
+    checks = list(up_checks(vm))
+    present = [card for card in _cards_of(args) if card.nad]
+    checks += [Check(f"{at}/live/{card.name}", "eq", card.nad) for card in present]
+    checks += [
+        Check(f"{at}/sources/{card.name}", "has", ["domain"], f"{card.name} is not reported yet")
+        for card in present
+    ]
+    return Wait(label="up", title=f"{vm} up with its cards", checks=tuple(checks), deadline=UP_DEADLINE)
 
 
-def _listed(template: Template) -> dict[str, Any]:
-    return {
-        "networks": list(template.networks),
-        "interfaces": list(template.interfaces),
-        "implicit": not template.interfaces and template.implicit,
-    }
-
-
-def _migration_name(run: str, uid: str) -> str:
-    """The same for the same run and VM: "already exists" means that it is ours."""
-    if run == KNOWN_AFTER_APPLY:
-        return f"{KNOWN_AFTER_APPLY} {uid}"
-    return f"ovsplan-{hashlib.sha256(f'{run}/{uid}/hotplug'.encode()).hexdigest()[:16]}"
-
-
-def _migration(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, Create]:
-    vm = args["vm"]
-    namespace, _, name = vm.partition("/")
-    uid = (facts.value(f"machine/{vm}") or {}).get("uid", "")
-    migration = _migration_name(done.run, uid)
-    return migration, Create(
-        label="migrate", title=f"live-migrate {vm}, as KubeVirt asks for it to plug the card", ref=ObjectRef(*VMIM, migration, namespace),
-        body={"metadata": {"name": migration, "namespace": namespace}, "spec": {"vmiName": name}},
-        commands=(f"virtctl migrate -n {namespace} {name}",),
-        changes=((f"migration/{namespace}/{migration}/phase", Later("the migration", "KubeVirt's phases")),),
-    )  # fmt: skip
-
-
-def _perhaps_migrated(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (_migration(args, facts, Done(KNOWN_AFTER_APPLY))[1],)
-
-
-@routine("hotplug@1", contingent=_perhaps_migrated)
+@routine("hotplug@1", contingent=plugging.perhaps_migrated)
 def hotplug(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Write the cards of a VM that runs on, and see them plugged into its guest."""
     if (stop := _unreadable(args, facts)) is not None:
         return stop
-    vm, at = args["vm"], f"machine/{args['vm']}"
-    if not _is_written(args, facts):
-        return _edit(args, facts, done, plug=True)
-    if not isinstance(facts.get(f"{at}/instance"), Known):
+    vm, wanted = args["vm"], _cards_of(args)
+    if not plugging.is_written(vm, wanted, facts):
+        return plugging.edit(vm, wanted, facts, done, plug=True)
+    if not isinstance(facts.get(f"machine/{vm}/instance"), Known):
         return Finished(f"VM {vm} has stopped meanwhile, and will start with its cards")
-    checks = _plugged_checks(args)
-    if not judge_all(checks, facts):
-        return Finished(f"VM {vm} runs on with its cards plugged")
-    if facts.value(f"{at}/restart-required"):
-        return Stop(
-            f"KubeVirt can't plug the cards into {vm}, and wants a restart (RestartRequired): `ovsplan abandon` this run, and plan again with `attach: restart`"
-        )
-    if facts.value(f"{at}/migration-required") and done.outcomes.get("plugged") != "timed-out":
-        return _by_migration(args, facts, done, checks)
-    if "plugged" in done.outcomes and not facts.value(f"{at}/migration-required"):
-        return Stop(
-            f"the cards of {vm} are not plugged within {PLUG_DEADLINE:g} s, and KubeVirt does not say why"
-        )
-    asked = tuple(Check(f"{at}/{word}", "eq", True) for word in ("migration-required", "restart-required"))
-    return Perform(
-        (
-            Wait(
-                label="plugged",
-                title=f"cards plugged into {vm}",
-                checks=checks,
-                unless=asked,
-                deadline=PLUG_DEADLINE,
-            ),
-        )
-    )
-
-
-def _plugged_checks(args: Mapping[str, Any]) -> tuple[Check, ...]:
-    at = f"machine/{args['vm']}/sources"
-    return tuple(
-        Check(f"{at}/{c['name']}", "has", ["domain", "multus-status"], f"{c['name']} is not plugged yet")
-        if c["nad"]
-        else Check(f"{at}/{c['name']}", "absent", why=f"{c['name']} is still plugged")
-        for c in args["cards"]
-    )
-
-
-def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tuple[Check, ...]) -> Next:
-    """KubeVirt plugs the card on the way to another node, and does not always send the VM there by itself."""
-    vm, namespace = args["vm"], args["vm"].partition("/")[0]
-    if facts.value(f"machine/{vm}/migratable") is not True:
-        return Stop(
-            f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: `ovsplan abandon` this run, and plan again with `attach: restart`"
-        )
-    if isinstance(facts.get(f"cluster/migrating/{vm}"), Known):
-        if "moved" in done.outcomes:
-            return Stop(f"the migration of {vm} does not come to an end")
-        over = Check(f"cluster/migrating/{vm}", "absent", why=f"{vm} is migrating")
-        return Perform(
-            (Wait(label="moved", title=f"{vm} migrated", checks=(over,), deadline=MIGRATION_DEADLINE),)
-        )
-    name, create = _migration(args, facts, done)
-    if facts.value(f"migration/{namespace}/{name}/phase") == "Failed":
-        reason = (facts.value(f"migration/{namespace}/{name}") or {}).get(
-            "reason"
-        ) or "KubeVirt gives no reason"
-        return Stop(f"the migration of {vm} failed: {reason}")
-    if not done.has("migrate"):
-        return Perform((create,))
-    if "settled" in done.outcomes:
-        return Stop(f"{vm} was migrated, and its cards are still not plugged")
-    return Perform(
-        (Wait(label="settled", title=f"cards plugged into {vm}", checks=checks, deadline=PLUG_DEADLINE),)
-    )
+    return plugging.plugged(args, facts, done)

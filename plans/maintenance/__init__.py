@@ -2,7 +2,7 @@
 
 One file per idea: `inventory` (the before-image of all), `checkpoints` (preflight and verify), `cordon`,
 `ways` (how each VM leaves), `migrations` (evacuate, and VMs that return), `restarts` (those that leave so), `power` (stop and
-start of a VM), `evictions` (the pods beside them), `proof` and `canary`. They are the same machinery as the kinds'
+start of a VM), `plugging` (cards of VMs that run on), `evictions` (the pods beside them), `proof` and `canary`. They are the same machinery as the kinds'
 actions: data, and a pure step function.
 """
 

@@ -235,7 +235,9 @@ def _declared(name: str, key: str) -> Reading:
             )
         case "kubevirt":
             return Reading(
-                (machines.KUBEVIRT_REQUEST,), machines.parse_kubevirt, cluster.unknown("cluster/live-update")
+                (machines.KUBEVIRT_REQUEST,),
+                machines.parse_kubevirt,
+                cluster.unknown("cluster/live-update", "cluster/own-migrations"),
             )
         case "l2advertisements":
             return Reading(
@@ -272,7 +274,7 @@ def view_of(path: str) -> str:
             return view
         case ["cluster", "nad-pods"]:
             return "nad-users"
-        case ["cluster", "live-update"]:
+        case ["cluster", "live-update" | "own-migrations"]:
             return "kubevirt"
         case ["policy", name, *_] if name != "*":
             return f"policy:{name}"

@@ -224,8 +224,13 @@ def parse_migrations(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 
 def _attached(vmi: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The VMI's multus attachments: interface name, NAD as `ns/name`, MAC (empty while unknown)."""
-    reported = {i.get("name"): i.get("mac", "") for i in vmi.get("status", {}).get("interfaces", ())}
+    """The VMI's multus attachments: interface name, NAD as `ns/name`, MAC (empty while unknown).
+
+    A card that it gets only by a migration is none yet: nothing of it is on the node.
+    """
+    status = vmi.get("status", {})
+    reported = {i.get("name"): i.get("mac", "") for i in status.get("interfaces", ())}
+    awaits = any(c.get("type") == "MigrationRequired" for c in status.get("conditions", ()))
     declared = {
         i["name"]: i.get("macAddress", "")
         for i in vmi.get("spec", {}).get("domain", {}).get("devices", {}).get("interfaces", ())
@@ -233,7 +238,7 @@ def _attached(vmi: Mapping[str, Any]) -> list[dict[str, str]]:
     found = []
     for network in vmi.get("spec", {}).get("networks", ()):
         nad = network.get("multus", {}).get("networkName")
-        if nad:
+        if nad and not (awaits and network["name"] not in reported):
             nad = nad if "/" in nad else f"{vmi['metadata']['namespace']}/{nad}"
             mac = reported.get(network["name"]) or declared.get(network["name"], "")
             found.append({"interface": network["name"], "nad": nad, "mac": mac.lower()})

@@ -5,7 +5,8 @@ Facts: `cluster/machines` (Absent when KubeVirt is not served); for each VM `mac
 stopped it), `/template` (its `networks` and `interfaces`, and whether KubeVirt adds one that is `implicit`), `/nic/<interface>` → NAD of each multus card that the template
 has, `/restart-required`; of its VMI `/instance` (its phase; Absent when there is none that runs), `/ready`,
 `/live/<interface>` → NAD, `/sources/<interface>` (who reports the card), `/migration-required`, `/migratable`; read
-alone also `/version`. `cluster/live-update`: whether KubeVirt applies changes of a template to a running guest.
+alone also `/version`. `cluster/live-update`: whether KubeVirt applies changes of a template to a running guest;
+`cluster/own-migrations`: whether it migrates by itself a guest that has to migrate for them.
 The one invariant: a card that is declared `absent` in the template is no card.
 """
 
@@ -46,7 +47,12 @@ KEEP = (
 REQUESTS = (ListRequest(*VM, keep=KEEP, optional=True), ListRequest(*VMI, keep=VMI_KEEP, optional=True))
 KUBEVIRT_REQUEST = ListRequest(
     *KUBEVIRT,
-    keep=("metadata.name", "metadata.namespace", "spec.configuration.vmRolloutStrategy"),
+    keep=(
+        "metadata.name",
+        "metadata.namespace",
+        "spec.configuration.vmRolloutStrategy",
+        "spec.workloadUpdateStrategy.workloadUpdateMethods",
+    ),
     optional=True,
 )
 
@@ -85,11 +91,16 @@ def parse_one_machine(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 
 def parse_kubevirt(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`cluster/live-update`: what the KubeVirt object says, which is yes when it says nothing."""
+    """What the KubeVirt object says of changes to running guests; it is a live update when it says nothing."""
     for item in replies[0] or ():
-        strategy = item.get("spec", {}).get("configuration", {}).get("vmRolloutStrategy")
-        return {"cluster/live-update": Known(strategy in (None, "", "LiveUpdate"))}
-    return {"cluster/live-update": Known(False)}
+        spec = item.get("spec", {})
+        strategy = spec.get("configuration", {}).get("vmRolloutStrategy")
+        methods = (spec.get("workloadUpdateStrategy") or {}).get("workloadUpdateMethods") or ()
+        return {
+            "cluster/live-update": Known(strategy in (None, "", "LiveUpdate")),
+            "cluster/own-migrations": Known("LiveMigrate" in methods),
+        }
+    return {"cluster/live-update": Known(False), "cluster/own-migrations": Known(False)}
 
 
 def strategy_of(spec: Mapping[str, Any]) -> str:
@@ -159,9 +170,13 @@ def _running(at: str, instance: Mapping[str, Any] | None, namespace: str) -> dic
     reported = {i.get("name"): i.get("infoSource", "") for i in status.get("interfaces") or ()}
     for name, source in reported.items():
         facts[f"{at}/sources/{name}"] = Known(sorted(s.strip() for s in source.split(",") if s.strip()))
-    if _is_true(instance, "MigrationRequired"):
-        facts[f"{at}/migration-required"] = Known(True)
+    if _has(instance, "MigrationRequired"):
+        facts[f"{at}/migration-required"] = Known(_is_true(instance, "MigrationRequired"))
     return {**facts, **live}
+
+
+def _has(item: Mapping[str, Any], condition: str) -> bool:
+    return any(c.get("type") == condition for c in item.get("status", {}).get("conditions") or ())
 
 
 def _is_true(item: Mapping[str, Any], condition: str) -> bool:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.ports import Create, MergePatch, Ref
-from providers.twin import cards, forwarding, kubelet, networkmanager, ovs_view, versions
+from providers.twin import cards, forwarding, kubelet, multus, networkmanager, ovs_view, versions
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
-from providers.twin.launchers import NODE_NAME, VM_NAME, launcher
+from providers.twin.launchers import NODE_NAME, VM_NAME, launcher, wanted_cards
 from providers.twin.networks import IFACE_ID, KUBEVIRT, NAD_API
 from providers.twin.nm_profiles import (
     INTERNAL,
@@ -138,7 +138,14 @@ def _put_operators(spec: WorldSpec, host: Host) -> None:
             "parallelMigrationsPerCluster": spec.limits["migrationsPerCluster"],
             "parallelOutboundMigrationsPerNode": spec.limits["outboundPerNode"],
         }
-        body = {"spec": {"configuration": {"evictionStrategy": "LiveMigrate", "migrations": limits}}}
+        live = spec.live_updates
+        configuration = {
+            "evictionStrategy": "LiveMigrate",
+            "migrations": limits,
+            "vmRolloutStrategy": live.strategy,
+        }
+        updates = {"workloadUpdateMethods": list(live.methods)}
+        body = {"spec": {"configuration": configuration, "workloadUpdateStrategy": updates}}
         _create(host, KUBEVIRT, "KubeVirt", "kubevirt-kubevirt-hyperconverged", _SPACES["kubevirt"], body)
     if spec.apis["nmstate"]:
         _create(host, "nmstate.io/v1", "NMState", "nmstate", None, {"spec": {}})
@@ -333,6 +340,8 @@ def _put_running(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str], machine: 
     made = _create(host, KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace, vmi)
     pod = launcher(made, "first")
     pod["spec"]["nodeName"] = vm.node
+    cards = wanted_cards(made)
+    pod["metadata"]["annotations"][multus.MADE] = multus.saying(cards)
     ref = Ref("v1", "Pod", pod["metadata"]["name"], vm.namespace)
     host.cluster.write(Create(ref, pod))
     conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
@@ -340,7 +349,7 @@ def _put_running(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str], machine: 
     running = host.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
     active = {"status": {"activePods": {running["metadata"]["uid"]: vm.node}}}
     host.cluster.write(MergePatch(Ref(KUBEVIRT, "VirtualMachineInstance", vm.name, vm.namespace), active))
-    kubelet.plug(host, running)
+    kubelet.plug(host, running, cards)
 
 
 def _blocked(vm: VmSpec) -> dict[str, str] | None:
@@ -374,7 +383,12 @@ def _vmi_status(spec: WorldSpec, vm: VmSpec, macs: Mapping[str, str]) -> dict[st
         "phase": "Running",
         "nodeName": vm.node,
         "interfaces": [
-            {"name": name, "mac": mac, "infoSource": "domain"} for name, mac in everything.items()
+            {
+                "name": name,
+                "mac": mac,
+                "infoSource": "domain, multus-status" if name in vm.attached else "domain",
+            }
+            for name, mac in everything.items()
         ],
         "conditions": [{"type": "Ready", "status": "True"}, live, *said.pop("conditions", ())],
         "migrationMethod": "LiveMigration",

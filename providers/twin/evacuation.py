@@ -27,7 +27,7 @@ def reconcile(stage: Stage, namespace: str, name: str) -> float | None:
     if vmi is None or not node or node != status.get("nodeName") or status.get("phase") != "Running":
         stage.keep(MEMORY, key, None)
         return None
-    if vmi["spec"].get("evictionStrategy") == "External" or _under_way(stage, namespace, name):
+    if vmi["spec"].get("evictionStrategy") == "External" or is_under_way(stage, namespace, name):
         return None
     last = stage.recall(MEMORY, key)
     now = stage.clock.now()
@@ -42,7 +42,8 @@ def reconcile(stage: Stage, namespace: str, name: str) -> float | None:
     return now + BACKOFF
 
 
-def _under_way(stage: Stage, namespace: str, name: str) -> bool:
+def is_under_way(stage: Stage, namespace: str, name: str) -> bool:
+    """Whether a migration of the VMI has not come to its end."""
     moves = stage.cluster.list(KUBEVIRT, MIGRATION, namespace=namespace).items
     return any(
         move["spec"].get("vmiName") == name and move.get("status", {}).get("phase") not in FINAL

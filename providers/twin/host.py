@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 from providers.ports import Body, Event, Finished, Listing, Nodes, Ref, Refused, Selectors, Unreachable, Write
 from providers.twin import guest, nmstatectl, node_shell
+from providers.twin.dynamic_networks import DynamicNetworks
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api, selects
 from providers.twin.kubelet import Kubelet
@@ -42,6 +43,7 @@ def all_controllers() -> tuple[Controller, ...]:
         OvnController(),
         Forwarding(),
         OvnkNads(),
+        DynamicNetworks(),
         NmstateOperator(),
         NetworkManager(),
     )

@@ -6,14 +6,16 @@ Invariant: a pod's ports are on br-int of its node from just before it is Runnin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 from providers.ports import AlreadyExists, Body, Create, MergePatch, Ref
-from providers.twin import ovs_view, reboots
-from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, NAD_API, VM, attachments, mac_of, network_of
+from providers.twin import multus, ovs_view, reboots
+from providers.twin.multus import Card
+from providers.twin.networks import IFACE_ID, KUBEVIRT, MAC, NAD_API, VM, network_of
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Change, Settings, Stage
 
@@ -65,7 +67,9 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
     if foreign is not None:
         _report_isolation(stage, pod, foreign)
         return
-    plug(stage, pod)
+    cards = _with_addresses(pod)
+    plug(stage, pod, cards)
+    stage.cluster.write(MergePatch(ref, {"metadata": {"annotations": {multus.MADE: multus.saying(cards)}}}))
     ready = {"type": "Ready", "status": "True"}
     conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
     status = {"phase": "Running", "conditions": [*conditions, ready]}
@@ -75,8 +79,7 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
 def _foreign_network(pod: Body) -> str | None:
     """The namespace of a NAD that multus does not give to pods of this one."""
     own = pod["metadata"]["namespace"]
-    named = pod["metadata"].get("annotations", {}).get("k8s.v1.cni.cncf.io/networks", "")
-    spaces = [reference.partition("/")[0] for reference in named.split(",") if "/" in reference]
+    spaces = [card.nad.partition("/")[0] for card in multus.asked_for(pod)]
     return next((space for space in spaces if space not in (own, *_OPEN_TO_ALL)), None)
 
 
@@ -97,59 +100,73 @@ def _report_isolation(stage: Stage, pod: Body, foreign: str) -> None:
         stage.cluster.write(Create(Ref("v1", "Event", f"{metadata['name']}.sandbox", own), body))
 
 
-def _cards(stage: Stage, pod: Body) -> list[dict[str, str]]:
-    """What the CNI plugin writes on each port of a pod: of the VM whose launcher it is, or its own."""
-    metadata = pod["metadata"]
-    namespace, vm = metadata["namespace"], metadata.get("labels", {}).get(VM_NAME)
-    suffix = f"{namespace}_{metadata['name']}"
-    if vm:
-        vmi = stage.cluster.get(Ref(KUBEVIRT, "VirtualMachineInstance", vm, namespace))
-        if vmi is None:
-            return []
-        return [
-            {IFACE_ID: f"{network.prefix}{suffix}", MAC: mac_of(vmi, interface), VM: f"{namespace}/{vm}"}
-            for interface, network in attachments(stage.cluster, vmi)
-        ]
-    named = metadata.get("annotations", {}).get("k8s.v1.cni.cncf.io/networks", "")
-    found = []
-    for reference in filter(None, (part.strip() for part in named.split(","))):
-        space, _, name = reference.rpartition("/")
-        nad = stage.cluster.get(Ref(NAD_API, "NetworkAttachmentDefinition", name, space or namespace))
-        network = network_of(nad) if nad is not None else None
-        if network is not None:
-            digest = hashlib.sha256(f"{metadata['uid']}/{network.name}".encode()).digest()
-            mac = ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *digest[:4]))
-            found.append({IFACE_ID: f"{network.prefix}{suffix}", MAC: mac})
-    return found
+def _with_addresses(pod: Body) -> tuple[Card, ...]:
+    """The cards that a pod asks for. One for which it names no address gets one that only depends on pod and NAD."""
+    uid = pod["metadata"]["uid"]
+
+    def address(card: Card) -> str:
+        digest = hashlib.sha256(f"{uid}/{card.nad}".encode()).digest()
+        return ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *digest[:4]))
+
+    return tuple(Card(c.nad, c.interface, c.mac or address(c)) for c in multus.asked_for(pod))
 
 
-def plug(stage: Stage, pod: Body) -> None:
-    """Add a port to br-int for each localnet network of the pod."""
+def _marks(stage: Stage, pod: Body, card: Card) -> dict[str, str] | None:
+    """What the CNI plugin writes on the port of a card; None when its NAD makes no localnet network."""
     metadata = pod["metadata"]
+    space, _, name = card.nad.partition("/")
+    nad = stage.cluster.get(Ref(NAD_API, "NetworkAttachmentDefinition", name, space))
+    network = network_of(nad) if nad is not None else None
+    if network is None:
+        return None
+    vm = metadata.get("labels", {}).get(VM_NAME)
+    marks = {IFACE_ID: f"{network.prefix}{metadata['namespace']}_{metadata['name']}", MAC: card.mac}
+    return {**marks, VM: f"{metadata['namespace']}/{vm}"} if vm else marks
+
+
+def plug(stage: Stage, pod: Body, cards: Sequence[Card]) -> None:
+    """Add a port to br-int for each of a pod's cards that is on a localnet network."""
+    digest = hashlib.sha256(pod["metadata"]["uid"].encode()).hexdigest()[:12]
+    view = ovs_view.read(stage.ovsdb(pod["spec"]["nodeName"]))
+    bridge = view.bridges.get(INTEGRATION)
+    taken = {name for name in (bridge.ports if bridge else ()) if name.startswith(f"{digest}_")}
+    names = (name for number in count(1) if (name := f"{digest}_{number}") not in taken)
     operations: list[dict[str, Any]] = []
-    for number, ids in enumerate(_cards(stage, pod), 1):
-        port = f"{hashlib.sha256(metadata['uid'].encode()).hexdigest()[:12]}_{number}"
-        row = {"name": port, "external_ids": ["map", [[key, value] for key, value in ids.items()]]}
-        operations += ovs_view.insert_port(INTEGRATION, port, [row])
-    if operations:
-        ovsdb = stage.ovsdb(pod["spec"]["nodeName"])
-        ovsdb.transact(DATABASE, [*operations, ovs_view.BUMP], timeout=CALL)
+    for card in cards:
+        if (marks := _marks(stage, pod, card)) is not None:
+            port = next(names)
+            row = {"name": port, "external_ids": ["map", [[key, value] for key, value in marks.items()]]}
+            operations += ovs_view.insert_port(INTEGRATION, port, [row])
+    _change(stage, pod["spec"]["nodeName"], operations)
+
+
+def unplug_cards(stage: Stage, pod: Body, cards: Sequence[Card]) -> None:
+    """Take the ports of some of a pod's cards off br-int."""
+    gone = {marks[IFACE_ID] for card in cards if (marks := _marks(stage, pod, card)) is not None}
+    _remove(stage, pod["spec"]["nodeName"], lambda port: port in gone)
 
 
 def unplug(stage: Stage, node: str, namespace: str, name: str) -> None:
     """Take a deleted pod's ports off br-int."""
-    view = ovs_view.read(stage.ovsdb(node))
-    bridge = view.bridges.get(INTEGRATION)
+    _remove(stage, node, lambda port: port.endswith(f"_{namespace}_{name}"))
+
+
+def _remove(stage: Stage, node: str, is_gone: Callable[[str], bool]) -> None:
+    """Take the ports off br-int whose names in OVN are gone."""
+    bridge = ovs_view.read(stage.ovsdb(node)).bridges.get(INTEGRATION)
     if bridge is None:
         return
-    suffix = f"_{namespace}_{name}"
     gone = [
         ovs_view.remove_port(bridge, port)
         for port in bridge.ports.values()
-        if any(iface.external_ids.get(IFACE_ID, "").endswith(suffix) for iface in port.interfaces)
+        if any(is_gone(iface.external_ids.get(IFACE_ID, "")) for iface in port.interfaces)
     ]
-    if gone:
-        stage.ovsdb(node).transact(DATABASE, [*gone, ovs_view.BUMP], timeout=CALL)
+    _change(stage, node, gone)
+
+
+def _change(stage: Stage, node: str, operations: Sequence[dict[str, Any]]) -> None:
+    if operations:
+        stage.ovsdb(node).transact(DATABASE, [*operations, ovs_view.BUMP], timeout=CALL)
 
 
 def _hand_over(stage: Stage, namespace: str, name: str) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from providers.ports import Body, Create, MergePatch, Ref
-from providers.twin import evacuation, vm
+from providers.twin import evacuation, hotplug, vm, workload_updater
 from providers.twin.admission import FINAL, VMI
 from providers.twin.kube import stamp
 from providers.twin.launchers import CREATED_BY, LAUNCHER, NODE_NAME, VM_NAME, delete_pod, launcher, launchers
@@ -54,6 +54,8 @@ class KubeVirt:
                 moments = (
                     vm.reconcile_instance(stage, namespace, name),
                     evacuation.reconcile(stage, namespace, name),
+                    hotplug.reconcile(stage, namespace, name),
+                    workload_updater.reconcile(stage, namespace, name),
                 )
                 return min((moment for moment in moments if moment is not None), default=None)
             case "lost":
@@ -77,7 +79,7 @@ def _pod_keys(change: Change) -> Iterable[str]:
         return
     if JOB in labels:
         yield f"pod {change.namespace} {change.name}"
-    elif not change.deleted:
+    if not change.deleted:
         yield f"vmi {change.namespace} {labels.get(VM_NAME, '')}"
     if change.deleted:
         yield f"lost {change.namespace} {labels.get(VM_NAME, '')}"
@@ -235,6 +237,7 @@ def _end(stage: Stage, namespace: str, name: str) -> None:
         stage.keep("pod", f"{namespace} {target['pod']}", None)
         _undo(stage, namespace, target)
         evacuation.reconcile(stage, namespace, target["vmi"])
+        workload_updater.reconcile(stage, namespace, target["vmi"])
     for waiting in stage.recall("waiting", "all") or {}:
         _migrate(stage, *waiting.split(" "))
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from providers.ports import Body, Cluster, Delete, NotFound, Ref
-from providers.twin.networks import KUBEVIRT
+from providers.twin import multus
+from providers.twin.networks import ABSENT, KUBEVIRT, mac_of
 from providers.twin.spec import bytes_of
 
 CREATED_BY = "kubevirt.io/created-by"
@@ -26,7 +27,6 @@ def launcher(vmi: Body, salt: str) -> dict[str, Any]:
     # The letters that Kubernetes uses in generated names: no vowels, nothing that looks like another.
     letters = "bcdfghjklmnpqrstvwxz2456789"
     suffix = "".join(letters[int(digest[2 * i : 2 * i + 2], 16) % len(letters)] for i in range(5))
-    networks = [n["multus"]["networkName"] for n in vmi["spec"].get("networks", ()) if "multus" in n]
     owner = {
         "apiVersion": KUBEVIRT,
         "kind": "VirtualMachineInstance",
@@ -41,7 +41,7 @@ def launcher(vmi: Body, salt: str) -> dict[str, Any]:
             "name": f"virt-launcher-{metadata['name']}-{suffix}",
             "namespace": metadata["namespace"],
             "labels": {**LAUNCHER, CREATED_BY: metadata["uid"], VM_NAME: metadata["name"]},
-            "annotations": {"k8s.v1.cni.cncf.io/networks": ",".join(networks)},
+            "annotations": {multus.ASKED: multus.asking(wanted_cards(vmi))},
             "ownerReferences": [owner],
         },
         "spec": {
@@ -57,6 +57,20 @@ def launcher(vmi: Body, salt: str) -> dict[str, Any]:
             **({"nodeSelector": dict(selector)} if selector else {}),
         },
     }
+
+
+def wanted_cards(vmi: Body) -> tuple[multus.Card, ...]:
+    """The cards that a launcher has to have beside the one on the pod network."""
+    interfaces = vmi["spec"]["domain"]["devices"].get("interfaces", ())
+    states = {entry["name"]: entry.get("state") for entry in interfaces}
+    found = []
+    for network in vmi["spec"].get("networks", ()):
+        name = network["name"]
+        if "multus" in network and states.get(name) != ABSENT:
+            space, _, nad = network["multus"]["networkName"].rpartition("/")
+            reference = f"{space or vmi['metadata']['namespace']}/{nad}"
+            found.append(multus.Card(reference, multus.interface_of(name), mac_of(vmi, name)))
+    return tuple(found)
 
 
 def _memory(vmi: Body) -> int:

@@ -5,6 +5,7 @@ Invariant: a network's switch ports are named after the network (the `name` in t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ VM = "vm"
 MAC = "attached_mac"
 IFACE_ID = "iface-id"
 LOCALNET_PORT = "ovn-localnet-port"
+ABSENT = "absent"
+"""The state of a card that is to be unplugged from its guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,12 @@ def all_networks(cluster: Cluster) -> dict[str, Network]:
 
 
 def attachments(cluster: Cluster, vmi: Body) -> Iterator[tuple[str, Network]]:
-    """The (interface name, network) of each localnet attachment of a VMI."""
+    """The (interface name, network) of each localnet attachment that the guest of a VMI has."""
+    states = {i["name"]: i.get("state") for i in vmi["spec"]["domain"]["devices"].get("interfaces", ())}
+    reported = {entry["name"] for entry in vmi.get("status", {}).get("interfaces", ())}
     for entry in vmi["spec"].get("networks", ()):
         reference = (entry.get("multus") or {}).get("networkName")
-        if reference is None:
+        if reference is None or entry["name"] not in reported or states.get(entry["name"]) == ABSENT:
             continue
         space, _, name = reference.rpartition("/")
         namespace = space or vmi["metadata"]["namespace"]
@@ -85,10 +90,16 @@ def attachments(cluster: Cluster, vmi: Body) -> Iterator[tuple[str, Network]]:
 
 
 def mac_of(vmi: Body, interface: str) -> str:
+    """A card's address: the one it has, else the one it asks for, else one that only depends on the VM and the card."""
+    metadata = vmi["metadata"]
     for entry in vmi.get("status", {}).get("interfaces", ()):
         if entry["name"] == interface:
             return str(entry["mac"])
-    return ""
+    for entry in vmi["spec"]["domain"]["devices"].get("interfaces", ()):
+        if entry["name"] == interface and entry.get("macAddress"):
+            return str(entry["macAddress"])
+    digest = hashlib.sha256(f"{metadata['namespace']}/{metadata['name']}/{interface}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (2, *digest[:5]))
 
 
 def vm_of(external_ids: Mapping[str, str]) -> str | None:

@@ -18,7 +18,8 @@ from providers.twin.kinds import DEFAULT_APIS
 Path = tuple[str | int, ...]
 
 CONTROLLERS = ("scheduler", "kubelet", "kubevirt", "ovn-controller", "vswitchd", "forwarding", "ovn-kubernetes", "nmstate-operator",
-               "networkmanager")  # fmt: skip
+               "networkmanager", "dynamic-networks")  # fmt: skip
+_OFF_UNLESS_ASKED_FOR = ("dynamic-networks",)
 _TIMINGS = {
     "vswitchd": 0.003,
     "ovnController": 0.002,
@@ -111,6 +112,14 @@ class VmSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveUpdates:
+    """How KubeVirt takes changes of a VM's template to its guest; by default as OpenShift sets it up."""
+
+    strategy: str = "LiveUpdate"
+    methods: tuple[str, ...] = ("LiveMigrate",)
+
+
+@dataclass(frozen=True, slots=True)
 class WorldSpec:
     name: str
     seed: int
@@ -126,6 +135,7 @@ class WorldSpec:
     multus_isolation: bool
     probes: Mapping[str, str]
     objects: tuple[Mapping[str, Any], ...] = ()
+    live_updates: LiveUpdates = LiveUpdates()
 
 
 def bytes_of(memory: str) -> int:
@@ -224,7 +234,7 @@ class _Field:
 
 
 _TOP = ("seed", "start", "ovn", "ovnStarted", "controllers", "timings", "limits", "networks", "nodeDefaults", "nodes",
-        "vms", "apis", "multusIsolation", "probes", "nmstate", "objects")  # fmt: skip
+        "vms", "apis", "multusIsolation", "probes", "nmstate", "objects", "kubevirt")  # fmt: skip
 _NODE = (
     "labels",
     "memory",
@@ -286,6 +296,7 @@ def read_spec(document: Mapping[str, Any], name: str) -> WorldSpec:
         _or_default(fields, "multusIsolation", top).switch(),
         _read_probes(_or_default(fields, "probes", top)),
         _read_objects(_or_default(fields, "objects", top)),
+        _read_live_updates(_or_default(fields, "kubevirt", top)),
     )
 
 
@@ -323,7 +334,7 @@ def _read_head(document: Mapping[str, Any]) -> str:
 
 def _read_controllers(field: _Field) -> dict[str, bool]:
     given = {name: item.switch() for name, item in field.mapping(CONTROLLERS).items()}
-    return {name: given.get(name, True) for name in CONTROLLERS}
+    return {name: given.get(name, name not in _OFF_UNLESS_ASKED_FOR) for name in CONTROLLERS}
 
 
 def _read_apis(field: _Field, nmstate: bool) -> dict[str, bool]:
@@ -333,6 +344,21 @@ def _read_apis(field: _Field, nmstate: bool) -> dict[str, bool]:
             raise item.fail(f"expected present or absent, found {item.value!r}")
         given[name] = item.value == "present"
     return {**DEFAULT_APIS, "nmstate": nmstate, **given}
+
+
+def _read_live_updates(field: _Field) -> LiveUpdates:
+    given = field.mapping(("vmRolloutStrategy", "workloadUpdateMethods"))
+    strategy = given["vmRolloutStrategy"].text() if "vmRolloutStrategy" in given else LiveUpdates().strategy
+    if strategy not in ("LiveUpdate", "Stage"):
+        raise given["vmRolloutStrategy"].fail(f"expected LiveUpdate or Stage, found {strategy!r}")
+    if "workloadUpdateMethods" not in given:
+        return LiveUpdates(strategy)
+    methods = given["workloadUpdateMethods"].value
+    if not isinstance(methods, list) or not set(methods) <= {"LiveMigrate", "Evict"}:
+        raise given["workloadUpdateMethods"].fail(
+            f"expected a list of LiveMigrate and Evict, found {methods!r}"
+        )
+    return LiveUpdates(strategy, tuple(methods))
 
 
 def _read_probes(field: _Field) -> dict[str, str]:

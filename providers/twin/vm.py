@@ -2,20 +2,17 @@
 
 Invariant: a VMI that belongs to a VirtualMachine is made and deleted for its run strategy alone, or on a request in
 `status.stateChangeRequests`; a deleted VMI is gone once its guest has had `timings.stop` to shut down.
-
-Every difference between the template's networks or interfaces and those the guest runs with means RestartRequired;
-plugging a card into a running guest is not simulated.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from providers.ports import AlreadyExists, Body, Create, Delete, JsonPatch, MergePatch, NotFound, Ref
+from providers.twin import hotplug, multus
 from providers.twin.admission import FINAL, VMI
 from providers.twin.launchers import NODE_NAME, VM_NAME, launcher, launchers
 from providers.twin.networks import KUBEVIRT
@@ -80,7 +77,11 @@ def reconcile_machine(stage: Stage, namespace: str, name: str) -> None:
                 MergePatch(machine(namespace, name), {"status": asked}, subresource="status")
             )
         _stop(stage, namespace, name)
-    _report(stage, vm, stage.cluster.get(instance(namespace, name)))
+    guest = stage.cluster.get(instance(namespace, name))
+    if guest is not None and not guest["metadata"].get("deletionTimestamp"):
+        hotplug.take_over(stage, vm, guest)
+        guest = stage.cluster.get(instance(namespace, name))
+    _report(stage, vm, guest)
 
 
 def _requests(vm: Body, action: str) -> list[Any]:
@@ -205,15 +206,8 @@ def _printable(vm: Body, vmi: Body | None) -> str:
 
 
 def _differs(vm: Body, vmi: Body) -> bool:
-    """Whether the guest runs with other networks than the template has. An address that was filled in is none."""
-    template = vm["spec"]["template"].get("spec") or {}
-    return _wiring(template) != _wiring(vmi["spec"])
-
-
-def _wiring(spec: Mapping[str, Any]) -> list[Any]:
-    interfaces = spec.get("domain", {}).get("devices", {}).get("interfaces") or []
-    plain = [{key: value for key, value in entry.items() if key != "macAddress"} for entry in interfaces]
-    return [spec.get("networks") or [], plain]
+    """Whether the template has what the guest gets only by a restart."""
+    return hotplug.restart_required(vm["spec"]["template"].get("spec") or {}, vmi["spec"])
 
 
 def reconcile_instance(stage: Stage, namespace: str, name: str) -> float | None:
@@ -251,23 +245,9 @@ def _shut_down(stage: Stage, vmi: Body) -> float | None:
     return None
 
 
-def _address(vmi: Body, entry: Mapping[str, Any]) -> str:
-    """The card's own address, or one that only depends on the VM and the card."""
-    if entry.get("macAddress"):
-        return str(entry["macAddress"])
-    metadata = vmi["metadata"]
-    digest = hashlib.sha256(f"{metadata['namespace']}/{metadata['name']}/{entry['name']}".encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in (2, *digest[:5]))
-
-
 def _launch(stage: Stage, vmi: Body) -> None:
-    interfaces = vmi["spec"]["domain"]["devices"].get("interfaces", ())
     status = {
         "phase": "Scheduling",
-        "interfaces": [
-            {"name": entry["name"], "mac": _address(vmi, entry), "infoSource": "domain"}
-            for entry in interfaces
-        ],
         "conditions": [{"type": "Ready", "status": "False", "reason": "GuestNotRunning"}],
     }
     stage.cluster.write(MergePatch(_ref(vmi), {"status": status}))
@@ -314,8 +294,10 @@ def _boot(stage: Stage, vmi: Body) -> float | None:
     said = dict(
         told_by_guest_agent(stage.guest_agent(f"{vmi['metadata']['namespace']}/{vmi['metadata']['name']}"))
     )
+    plugged = {multus.interface_of(n["name"]) for n in vmi["spec"].get("networks", ()) if "multus" in n}
     status = {
         "phase": "Running",
+        "interfaces": hotplug.report(vmi, plugged),
         "conditions": [{"type": "Ready", "status": "True"}, live, *said.pop("conditions", ())],
         "migrationMethod": "BlockMigration" if blocked else "LiveMigration",
         **said,

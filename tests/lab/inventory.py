@@ -97,27 +97,23 @@ def _pod(body: Body, vmis: Mapping[str, Body], nads: Mapping[str, Mapping[str, A
     node = body["spec"].get("nodeName", "")
     if not node or phase in ("Succeeded", "Failed") or "deletionTimestamp" in meta:
         return None
+    nics = _nics(meta, nads)
     if labels.get(_LAUNCHER[0]) != _LAUNCHER[1]:
-        nics = _own_nics(meta, nads)
         return Pod(meta["namespace"], meta["name"], "", node, phase, "", nics) if nics else None
     vm = f"{meta['namespace']}/{labels['vm.kubevirt.io/name']}"
     if vm not in vmis:
         return None
-    nics = _nics(vmis[vm], nads)
     return Pod(meta["namespace"], meta["name"], vm, node, phase, labels.get(_MIGRATION, ""), nics)
 
 
-def _nics(vmi: Body, nads: Mapping[str, Mapping[str, Any]]) -> tuple[Nic, ...]:
-    """The localnet interfaces, in the VMI's order."""
-    wired = {net["name"]: net["multus"]["networkName"] for net in vmi["spec"]["networks"] if "multus" in net}
-    asked = [(wired.get(each["name"], ""), each["mac"]) for each in vmi["status"]["interfaces"]]
-    return _localnet_nics(vmi["metadata"]["namespace"], asked, nads)
-
-
-def _own_nics(meta: Mapping[str, Any], nads: Mapping[str, Mapping[str, Any]]) -> tuple[Nic, ...]:
-    """Those of a pod's own annotation, with the addresses that the CNI gives them."""
-    names = [name for name in meta.get("annotations", {}).get(_NETWORKS, "").split(",") if name]
-    asked = [(name, _mac(f"{meta['namespace']}/{meta['name']} {name}")) for name in names]
+def _nics(meta: Mapping[str, Any], nads: Mapping[str, Mapping[str, Any]]) -> tuple[Nic, ...]:
+    """The localnet interfaces that a pod's annotation asks for; one without an address gets one from the CNI."""
+    text = meta.get("annotations", {}).get(_NETWORKS, "")
+    if text.startswith("["):
+        asked = [(f"{each['namespace']}/{each['name']}", each["mac"]) for each in json.loads(text)]
+    else:
+        names = [name for name in text.split(",") if name]
+        asked = [(name, _mac(f"{meta['namespace']}/{meta['name']} {name}")) for name in names]
     return _localnet_nics(meta["namespace"], asked, nads)
 
 

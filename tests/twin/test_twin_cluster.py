@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from providers.ports import (
     Refused,
 )
 from providers.twin import TwinWorld
-from twin.worlds import KUBEVIRT, VMI, make, vmi
+from twin.worlds import KUBEVIRT, TALKER, VMI, make, vmi
 
 NODE = Ref("v1", "Node", "worker-01")
 MAP = Ref("v1", "ConfigMap", "notes", "default")
@@ -167,7 +168,15 @@ def test_the_vm_objects_refer_to_each_other(world: TwinWorld) -> None:
     ).items
     assert found["status"]["activePods"] == {pod["metadata"]["uid"]: "worker-01"}
     assert pod["metadata"]["labels"]["kubevirt.io"] == "virt-launcher"
-    assert pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == "default/vlan224"
+    asked, made = (
+        json.loads(pod["metadata"]["annotations"][f"k8s.v1.cni.cncf.io/{word}"])
+        for word in ("networks", "network-status")
+    )
+    assert [(card["namespace"], card["name"], card["mac"]) for card in asked] == [
+        ("default", "vlan224", TALKER)
+    ]
+    assert [card["name"] for card in made] == ["ovn-kubernetes", "default/vlan224"]
+    assert made[1]["interface"] == asked[0]["interface"]
     macs = {entry["name"]: entry["mac"] for entry in found["status"]["interfaces"]}
     assert macs["net"] == "02:00:00:00:e0:0b"
     assert world.cluster.get(Ref(KUBEVIRT, "VirtualMachine", "talker", "default")) is not None

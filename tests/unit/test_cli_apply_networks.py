@@ -331,17 +331,3 @@ def test_an_interface_that_somebody_adds_meanwhile_is_not_dropped_unseen(tmp_pat
     somebody(job, MergePatch(advertisement(), {"spec": {"interfaces": ["bond0.100", "eth9"]}}))
     assert job.apply("plan.json").code == 4
     assert get(job, advertisement())["spec"]["interfaces"] == ["bond0.100", "eth9"]
-
-
-def test_a_guest_that_cannot_be_plugged_into_is_told_and_a_restart_does_it(tmp_path: Path) -> None:
-    rollout = "---\napiVersion: ovsplan.io/v1alpha1\nkind: Rollout\nmetadata: {name: tonight}\nspec: {attach: hotplug}\n"
-    job = job_for(tmp_path, ATTACHED + rollout)
-    before = guest(job, "web-1")["metadata"]["uid"]
-    ended = job.apply()
-    assert ended.code == 3 and "RestartRequired" in ended.text and "attach: restart" in ended.text
-    assert guest(job, "web-1")["metadata"]["uid"] == before
-    (job.folder / "network.yaml").write_text(ATTACHED)
-    assert job.run("abandon", job.latest().id).code == 0
-    ended = job.apply()
-    assert ended.code == 0, ended.text
-    assert "net2" in cards(guest(job, "web-1")["spec"])

@@ -1,0 +1,168 @@
+"""Cards of VMs: written in a VM's template, and plugged into its guest while it runs.
+
+KubeVirt takes a new card, or one declared absent, over from the template into the running instance; the guest has it when
+the card is plugged in place, or has arrived on another node. Where `workloadUpdateMethods` has LiveMigrate, KubeVirt
+migrates it by itself after a while, else ovsplan does. Invariant: a guest is migrated for its cards only when KubeVirt
+says that it has to be (`MigrationRequired`), and never while another migration of it is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plans.actions import Done, Finished, Next, Perform, Stop
+from plans.checks import Check, judge_all
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known
+from plans.maintenance.migrations import MIGRATION_DEADLINE, migration_name, migration_op
+from plans.maintenance.power import patch_op
+from plans.ops import AnyOp, Changes, Create, Wait
+from plans.readings.machines import cards
+from plans.wiring import Card, Template, card_of, rewired, template_of
+
+TRIES = 10
+"""How often a VM is written that somebody else changes back, or was first to write: KubeVirt writes its status often."""
+
+PLUG_DEADLINE = 60.0
+"""Seconds for a card to be plugged in place; KubeVirt asks for a migration after 15 s without."""
+
+OWN_DEADLINE = 60.0
+"""Seconds for KubeVirt to begin the migration that it asks for: it looks every 5 s, and waits for other migrations."""
+
+_INSTEAD = "`ovsplan abandon` this run, and plan again with `attach: restart`"
+
+
+def is_written(vm: str, wanted: Sequence[Card], facts: Facts) -> bool:
+    """Whether the template says of each card what is wanted."""
+    template = template_of(vm, facts)
+    return all(template.has(card) for card in wanted)
+
+
+def is_staged(vm: str, card: Card, facts: Facts) -> bool:
+    """Whether the running instance does not know of the card what its template says: only a restart brings that."""
+    return bool(facts.value(f"machine/{vm}/live/{card.name}", "") != card.nad)
+
+
+def is_in_guest(vm: str, card: Card, facts: Facts) -> bool:
+    """Whether the guest has the card as it is wanted: an instance that has to migrate for its cards has it in words only."""
+    if is_staged(vm, card, facts):
+        return False
+    if not isinstance(facts.get(f"machine/{vm}/migration-required"), Known):
+        return True
+    return not judge_all((_plugged(vm, card),), facts)
+
+
+def _plugged(vm: str, card: Card) -> Check:
+    at = f"machine/{vm}/sources/{card.name}"
+    if not card.nad:
+        return Check(at, "absent", why=f"{card.name} is still plugged")
+    return Check(at, "has", ["domain", "multus-status"], f"{card.name} is not plugged yet")
+
+
+def why_not(vm: str, edits: Sequence[Card], pending: Sequence[Card], facts: Facts) -> str:
+    """Why cards can't get into, or out of, a guest that runs on; empty when they can."""
+    template = template_of(vm, facts)
+    replaced = [card.name for card in edits if card.nad and template.nad(card.name)]
+    if any(is_staged(vm, card, facts) for card in pending):
+        return "its guest has it only after a restart (RestartRequired)"
+    if facts.value(f"machine/{vm}/restart-required"):
+        return "KubeVirt wants a restart for other changes first (RestartRequired)"
+    if facts.value("cluster/live-update") is not True:
+        return "KubeVirt's vmRolloutStrategy is not LiveUpdate"
+    if replaced:
+        return f"{', '.join(replaced)} is there and changes"
+    if template.implicit:
+        return "its card on the pod network is implicit and has to be written out"
+    if facts.value(f"machine/{vm}/migratable") is not True:
+        return "it cannot live-migrate, and by a migration cards get into its guest"
+    return ""
+
+
+def edit(vm: str, wanted: Sequence[Card], facts: Facts, done: Done, *, plug: bool) -> Next:
+    """Write the cards in the template; `plug`: of a VM that runs on."""
+    if done.attempts.get("edit", 0) >= TRIES:
+        why = f"the cards of VM {vm} were changed back {TRIES} times: somebody else keeps them"
+        return Stop(why, moved=True)
+    at, template = f"machine/{vm}", template_of(vm, facts)
+    after = rewired(template, wanted, plug=plug)
+    devices = {"devices": {"interfaces": list(after.interfaces)}}
+    patch = {"spec": {"template": {"spec": {"domain": devices, "networks": list(after.networks)}}}}
+    title = f"edit {vm}: {', '.join(f'{c.name} {c.told()}' for c in wanted if not template.has(c))}"
+    before = cards(at, "nic", template.networks, template.interfaces, template.namespace)
+    there = cards(at, "nic", after.networks, after.interfaces, after.namespace)
+    changes: Changes = (
+        (f"{at}/template", Known(_listed(after))),
+        *((path, there.get(path, ABSENT)) for path in {**before, **there}),
+    )
+    return Perform((patch_op("edit", title, vm, patch, facts, changes),))
+
+
+def _listed(template: Template) -> dict[str, Any]:
+    return {
+        "networks": list(template.networks),
+        "interfaces": list(template.interfaces),
+        "implicit": not template.interfaces and template.implicit,
+    }
+
+
+def perhaps_migrated(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """The migration that `plugged` may make, for the plan to show."""
+    return (_migration(args["vm"], facts, Done(KNOWN_AFTER_APPLY))[1],)
+
+
+def _migration(vm: str, facts: Facts, done: Done) -> tuple[str, Create]:
+    uid = (facts.value(f"machine/{vm}") or {}).get("uid", "")
+    name = migration_name(done.run, uid, "hotplug", 1)
+    title = f"live-migrate {vm}, as KubeVirt asks for it to plug the card"
+    return name, migration_op("migrate", title, vm, name)
+
+
+def plugged(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """See the cards plugged into a guest that runs on, once its template has them."""
+    vm, at = args["vm"], f"machine/{args['vm']}"
+    checks = tuple(_plugged(vm, card_of(card)) for card in args["cards"])
+    if not judge_all(checks, facts):
+        return Finished(f"VM {vm} runs on with its cards plugged")
+    if facts.value(f"{at}/restart-required"):
+        return Stop(
+            f"KubeVirt can't plug the cards into {vm}, and wants a restart (RestartRequired): {_INSTEAD}"
+        )
+    if facts.value(f"{at}/migration-required") and done.outcomes.get("plugged") != "timed-out":
+        return _by_migration(args, facts, done, checks)
+    if "plugged" in done.outcomes and not facts.value(f"{at}/migration-required"):
+        return Stop(
+            f"the cards of {vm} are not plugged within {PLUG_DEADLINE:g} s, and KubeVirt does not say why"
+        )
+    asked = tuple(Check(f"{at}/{word}", "eq", True) for word in ("migration-required", "restart-required"))
+    return _wait("plugged", f"cards plugged into {vm}", checks, PLUG_DEADLINE, unless=asked)
+
+
+def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tuple[Check, ...]) -> Next:
+    vm, namespace = args["vm"], args["vm"].partition("/")[0]
+    if facts.value(f"machine/{vm}/migratable") is not True:
+        return Stop(f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: {_INSTEAD}")
+    under_way = f"cluster/migrating/{vm}"
+    if isinstance(facts.get(under_way), Known):
+        if "moved" in done.outcomes:
+            return Stop(f"the migration of {vm} does not come to an end")
+        over = Check(under_way, "absent", why=f"{vm} is migrating")
+        return _wait("moved", f"{vm} migrated", (over,), MIGRATION_DEADLINE)
+    if args.get("own") and "own" not in done.outcomes and "moved" not in done.outcomes:
+        begun = Check(under_way, "present", why=f"KubeVirt has not begun to migrate {vm}")
+        return _wait("own", f"KubeVirt migrates {vm}", (begun,), OWN_DEADLINE, unless=checks)
+    name, create = _migration(vm, facts, done)
+    at = f"migration/{namespace}/{name}"
+    if facts.value(f"{at}/phase") == "Failed":
+        reason = (facts.value(at) or {}).get("reason") or "KubeVirt gives no reason"
+        return Stop(f"the migration of {vm} failed: {reason}")
+    if not done.has("migrate"):
+        return Perform((create,))
+    if "settled" in done.outcomes:
+        return Stop(f"{vm} was migrated, and its cards are still not plugged")
+    return _wait("settled", f"cards plugged into {vm}", checks, PLUG_DEADLINE)
+
+
+def _wait(
+    label: str, title: str, checks: tuple[Check, ...], deadline: float, unless: tuple[Check, ...] = ()
+) -> Perform:
+    return Perform((Wait(label=label, title=title, checks=checks, unless=unless, deadline=deadline),))
