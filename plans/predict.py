@@ -21,7 +21,7 @@ RUN = KNOWN_AFTER_APPLY
 """Stands for the id of the run, which only the run knows."""
 
 MOST_STEPS = 500
-"""Of one action, beside one for each node of the cluster: the last action awaits each."""
+"""Of one action; those that await every node do so at one go."""
 
 
 class _Draft(Draft):
@@ -101,8 +101,7 @@ def _play(
     attempts: dict[str, int] = {}
     returned: dict[str, Any] = {}
     ops: list[AnyOp] = []
-    most = MOST_STEPS + len(draft.value("cluster/nodes", []))
-    for _ in range(most):
+    for _ in range(MOST_STEPS):
         upcoming = step(args, draft, Done(RUN, outcomes, returned, attempts, used))
         if isinstance(upcoming, Stop):
             raise PlanError(f"{name}: {upcoming.why}")
@@ -119,7 +118,7 @@ def _play(
             draft.change(changes)
             if isinstance(op, Record):
                 returned[op.label] = _recorded(op, draft)
-    raise PlanError(f"{name}: no end after {most} steps")
+    raise PlanError(f"{name}: no end after {MOST_STEPS} steps")
 
 
 def assumed(op: AnyOp) -> Changes:

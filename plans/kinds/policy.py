@@ -466,20 +466,16 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
                 f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
             )
         return Perform((policies.write_op("policy", wanted, facts),))
-    for node in nodes:
-        state = policies.state(facts, node, name)
-        if state in policies.OVER[1:]:
-            return Stop(policies.failure(facts, node, name))
-        if state != "available":
-            if f"enacted:{node}" in done.outcomes:
-                return Stop(policies.failure(facts, node, name))
-            return Perform(
-                (
-                    policies.await_enactment(
-                        f"enacted:{node}", node, name, deadline=policies.APPLY_DEADLINE * len(nodes)
-                    ),
-                )
-            )
+    _, available, failed = (facts.value(path, []) for path in policies.by_node(name))
+    left = [node for node in nodes if node not in available]
+    if over := [node for node in left if node in failed]:
+        return Stop(policies.failure(facts, over[0], name))
+    if left and "enacted" in done.outcomes:
+        more = len(left) - 1
+        others = f"; {more} more node{' is' if more == 1 else 's are'} still to come" if more else ""
+        return Stop(policies.failure(facts, left[0], name) + others)
+    if left:
+        return Perform((policies.await_everywhere("enacted", nodes, name),))
     drops: list[AnyOp] = [
         policies.delete_op(f"drop:{policy}", policy, facts)
         for policy in args["drop"]

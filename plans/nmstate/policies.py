@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -279,6 +279,7 @@ def _written(name: str, spec: Mapping[str, Any]) -> Changes:
         (f"policy/{name}", Known(have)),
         (f"policy/{name}/editable", Known(True)),
         (f"policy/{name}/version", Later("the patch", "the API server sets it")),
+        *((path, Known([])) for path in by_node(name)[1:]),
     )
 
 
@@ -287,7 +288,7 @@ def delete_op(label: str, name: str, facts: Facts, nodes: tuple[str, ...] = ()) 
     have = facts.value(f"policy/{name}") or {}
     gone: Changes = (
         (f"policy/{name}", ABSENT),
-        (f"policy/{name}/enacted-on", Known([])),
+        *((path, Known([])) for path in by_node(name)),
         *((f"enactment/{node}/{name}/state", ABSENT) for node in nodes),
     )
     return Delete(
@@ -316,6 +317,11 @@ def state(facts: Facts, node: str, name: str) -> str:
     return (
         str(fact.value) if isinstance(fact, Known) else "waiting" if isinstance(fact, Absent) else "unknown"
     )
+
+
+def by_node(name: str) -> tuple[str, str, str]:
+    """Where it stands on which nodes a policy has an enactment, an available one, and one that has failed for good."""
+    return f"policy/{name}/enacted-on", f"policy/{name}/available-on", f"policy/{name}/failed-on"
 
 
 def failure(facts: Facts, node: str, name: str) -> str:
@@ -351,6 +357,21 @@ def await_enactment(
         deadline=deadline,
         tells=setback_path(node, name),
         changes=changes,
+    )
+
+
+def await_everywhere(label: str, nodes: Sequence[str], name: str) -> Wait:
+    """Wait until a policy is Available on all nodes, which obey it one by one, or has failed on one of them."""
+    _, available, failed = by_node(name)
+    why = f"policy {name}: its enactment is not Available on every node yet"
+    return Wait(
+        label=label,
+        title=f"policy {name} enacted on {len(nodes)} nodes"
+        if len(nodes) > 1
+        else f"policy {name} enacted on {nodes[0]}",
+        checks=(Check(available, "has", list(nodes), why),),
+        unless=(Check(failed, "min", 1),),
+        deadline=APPLY_DEADLINE * len(nodes),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import ATTEMPTS, ENACTMENT, FIELD_MANAGER, OURS, OVER, POLICY, STATE
+from plans.nmstate.policies import ATTEMPTS, ENACTMENT, FIELD_MANAGER, OURS, OVER, POLICY, STATE, by_node
 from plans.ops import CommandRequest, ListRequest
 
 MESSAGE_LIMIT = 300
@@ -59,7 +59,7 @@ def parse_policy(name: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`policy/<name>` and all below it, and its enactments."""
     at = f"policy/{name}"
     found = dict(parse_policies(replies))
-    gone: dict[str, Fact] = {at: ABSENT, f"{at}/*": ABSENT, f"{at}/enacted-on": Known([])}
+    gone: dict[str, Fact] = {at: ABSENT, f"{at}/*": ABSENT, **dict.fromkeys(by_node(name), Known([]))}
     return {**gone, **_without(found, "policy/*", "enactment/*", "cluster/policies")}
 
 
@@ -69,7 +69,7 @@ def parse_enactment(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     found = dict(parse_policies(replies))
     gone: dict[str, Fact] = {f"policy/{name}": ABSENT, f"policy/{name}/editable": ABSENT}
     gone |= {f"enactment/{key}/{part}": ABSENT for part in ("state", "message", "setback")}
-    told = _without(found, "policy/*", "enactment/*", "cluster/policies", f"policy/{name}/enacted-on")
+    told = _without(found, "policy/*", "enactment/*", "cluster/policies", *by_node(name))
     return {**gone, **told}
 
 
@@ -78,7 +78,10 @@ def _without(facts: Mapping[str, Fact], *paths: str) -> dict[str, Fact]:
 
 
 def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`cluster/nmstate`, `policy/<name>` and `enactment/<node>/<policy>/state`; Absent where nmstate is not served."""
+    """`cluster/nmstate`, `policy/<name>` and `enactment/<node>/<policy>/state`; Absent where nmstate is not served.
+
+    Of each policy also on which nodes there is an enactment, an available one, and one that has failed for good.
+    """
     policies, enactments = replies
     facts: dict[str, Fact] = {"policy/*": ABSENT, "enactment/*": ABSENT}
     if policies is None:
@@ -90,20 +93,22 @@ def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
         facts[f"policy/{name}"] = Known(_policy(item))
         facts[f"policy/{name}/editable"] = Known(_editable(item))
         facts[f"policy/{name}/version"] = Known(item["metadata"].get("resourceVersion"))
-    enacted: dict[str, list[str]] = defaultdict(list)
+    enacted: dict[str, dict[str, str]] = defaultdict(dict)
     for item in enactments or ():
         labels = item["metadata"].get("labels", {})
         node, name = labels.get("nmstate.io/node"), labels.get("nmstate.io/policy")
         if not node or not name:
             node, _, name = _split(item["metadata"]["name"], generations)
-        enacted[name].append(node)
         status = item.get("status", {})
         current = status.get("policyGeneration") == generations.get(name)
-        facts[f"enactment/{node}/{name}/state"] = Known(_state(status) if current else "waiting")
+        enacted[name][node] = _state(status) if current else "waiting"
+        facts[f"enactment/{node}/{name}/state"] = Known(enacted[name][node])
         facts[f"enactment/{node}/{name}/message"] = Known(_message(status))
         facts[f"enactment/{node}/{name}/setback"] = _setback(status) if current else ABSENT
     for name in {*generations, *enacted}:
-        facts[f"policy/{name}/enacted-on"] = Known(sorted(enacted.get(name, [])))
+        of_states = ((*OVER, *enacted[name].values()), OVER[:1], OVER[1:])
+        for path, states in zip(by_node(name), of_states, strict=True):
+            facts[path] = Known(sorted(n for n, state in enacted[name].items() if state in states))
     facts["cluster/nmstate"] = Known(True)
     facts["cluster/policies"] = Known(sorted(generations))
     return facts

@@ -12,7 +12,7 @@ from plans.checks import Check
 from plans.errors import InputError, PlanError
 from plans.facts import ABSENT, Facts, Known, Later, Unknown
 from plans.ops import AnyOp, Record, Transact, Wait
-from plans.predict import MOST_STEPS, assumed, predict
+from plans.predict import assumed, predict
 
 
 def op(label: str, *changes: Any) -> Transact:
@@ -72,18 +72,6 @@ def test_a_step_that_never_ends_is_no_plan(register: Any) -> None:
     register("move", lambda args, facts, done: Perform((op("again"),)))
     with pytest.raises(PlanError, match=r"^move: no end after 500 steps$"):
         predict([action("move")], Facts({}))
-
-
-def test_an_action_may_take_a_step_for_each_node(register: Any) -> None:
-    names = [f"n{number}" for number in range(MOST_STEPS + 1)]
-
-    def await_each(args: Any, facts: Any, done: Any) -> Any:
-        left = [name for name in names if name not in done.outcomes]
-        return Perform((op(left[0]),)) if left else Finished()
-
-    register("move", await_each)
-    (made,) = predict([action("move")], Facts({"cluster/nodes": Known(names)}))
-    assert len(made.ops) == len(names)
 
 
 def test_a_routine_that_this_version_lacks_is_named_with_those_it_has(register: Any) -> None:
