@@ -241,21 +241,14 @@ def _take_away(args: Mapping[str, Any], view: ovs.View, names: Sequence[str]) ->
     )
 
 
-def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (policies.retract_op("withdraw", args, facts),)
-
-
 def _rescue_removal(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """After a failure: no policy is left trying, each attempt of which would cut the node's VMs again."""
-    node, name = args["node"], args["policy"]
-    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
-        if done.attempts.get("withdraw", 0) >= REMOVALS:
-            return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
-        return Perform(_withdraw(args, facts))
-    return Finished()
+    """After a failure: no policy is left trying."""
+    return policies.taken_back(args, facts, done) or Finished()
 
 
-@routine("policy-remove-bridge@1", rescue=_rescue_removal, contingent=_left_behind, on_failure=_withdraw)
+@routine(
+    "policy-remove-bridge@1", rescue=_rescue_removal, contingent=_left_behind, on_failure=policies.withdraw
+)
 def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Let nmstate remove a bridge, once nothing of OVN's is left on it: else its apply would fail and cut VMs (H37)."""
     node, bridge, name = args["node"], args["bridge"], args["policy"]

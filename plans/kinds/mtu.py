@@ -295,10 +295,6 @@ def _told(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{nic} has MTU {mtu}" for nic, mtu in args["mtus"].items())
 
 
-def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (policies.retract_op("withdraw", args, facts),)
-
-
 def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: no policy is left trying; nmstate itself rolls back what it could not do."""
     node, name = args["node"], args["policy"]
@@ -308,10 +304,10 @@ def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Finished()
     if done.attempts.get("withdraw", 0) >= TRIES:
         return Stop(f"policy {name} comes back after it was taken away: somebody else wants it")
-    return Perform(_withdraw(args, facts))
+    return Perform(policies.withdraw(args, facts))
 
 
-@routine("policy-mtu@1", rescue=_rescue_policy, on_failure=_withdraw)
+@routine("policy-mtu@1", rescue=_rescue_policy, on_failure=policies.withdraw)
 def policy_mtu(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Let nmstate set the MTU of cards, and see that they have taken it."""
     view = _view(args, facts)

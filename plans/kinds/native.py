@@ -18,7 +18,7 @@ from plans.desired.names import OWNED_LOCALNETS
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds.new_bridge import names_on
 from plans.nmstate import documents, names, policies
-from plans.ops import AnyOp, Record
+from plans.ops import Record
 from plans.selection import matches
 
 ATTEMPTS = 3
@@ -224,18 +224,9 @@ FRAGMENTS: dict[str, Fragment] = {"nncp": nncp}
 KIND = Kind("native", FRAGMENTS, diff, preflight, verify)
 
 
-def _withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    return (policies.retract_op("withdraw", args, facts),)
-
-
 def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: the policy is not left trying."""
-    node, name = args["node"], args["policy"]
-    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
-        if done.attempts.get("withdraw", 0) >= ATTEMPTS:
-            return Stop(f"policy {name} comes back after it is deleted: somebody else wants it")
-        return Perform(_withdraw(args, facts))
-    return Finished()
+    return policies.taken_back(args, facts, done) or Finished()
 
 
 def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
@@ -249,7 +240,7 @@ def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
     ]
 
 
-@routine("enact-policy@1", rescue=_rescue, on_failure=_withdraw)
+@routine("enact-policy@1", rescue=_rescue, on_failure=policies.withdraw)
 def enact(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Bring a policy into force on one node, and see what came of it on the node itself."""
     node, name = args["node"], args["policy"]

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plans.actions import Done, Perform, Stop
+from plans.actions import Done, Next, Perform, Stop
 from plans.checks import Check
 from plans.desired import VMNetwork
 from plans.facts import ABSENT, Absent, Facts, Known, Later, Unknown
 from plans.nmstate import documents
 from plans.nmstate.names import mapping_name, node_name, shared_name
-from plans.ops import Apply, Changes, Delete, Edit, ObjectRef, Patch, Record, Wait
+from plans.ops import AnyOp, Apply, Changes, Delete, Edit, ObjectRef, Patch, Record, Wait
 
 POLICY = ("nmstate.io/v1", "NodeNetworkConfigurationPolicy")
 ENACTMENT = ("nmstate.io/v1beta1", "NodeNetworkConfigurationEnactment")
@@ -112,6 +112,24 @@ def retract_op(label: str, args: Mapping[str, Any], facts: Facts) -> Delete | Pa
     if args.get("label"):
         return label_op(label, args, BETWEEN, facts)
     return delete_op(label, args["policy"], facts, (args["node"],))
+
+
+def withdraw(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """What `taken_back` may do, for the plan to show."""
+    return (retract_op("withdraw", args, facts),)
+
+
+def taken_back(args: Mapping[str, Any], facts: Facts, done: Done) -> Next | None:
+    """After a failure: the op by which a policy that came to no good end tries nothing more on its node.
+
+    None when it tries nothing: each of its attempts would cut the node's VMs again (H37).
+    """
+    node, name = args["node"], args["policy"]
+    if not in_force(args, facts) or state(facts, node, name) in ("available", "unknown"):
+        return None
+    if done.attempts.get("withdraw", 0) >= EDITS:
+        return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
+    return Perform(withdraw(args, facts))
 
 
 def label_op(label: str, args: Mapping[str, Any], value: str, facts: Facts) -> Patch:

@@ -95,10 +95,8 @@ def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if isinstance(fact, Unknown):
         return Stop(f"cannot tell where {localnet} is mapped on {node} now: {fact.why}", unsure=True)
     view: ovs.View = facts.value(f"node/{node}/ovs")
-    if policies.in_force(args, facts) and policies.state(facts, node, name) not in ("available", "unknown"):
-        if done.attempts.get("withdraw", 0) >= cold.TAKE_DOWNS:
-            return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
-        return Perform((policies.retract_op("withdraw", args, facts),))
+    if (ahead := policies.taken_back(args, facts, done)) is not None:
+        return ahead
     if (
         policies.state(facts, node, name) not in ("waiting", "available", "unknown")
         and "withdrawn" not in done.outcomes
