@@ -7,7 +7,6 @@ again with the facts and what the journal knows.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,8 @@ UNSURE_LIMIT = 10
 """How often something that could not be asked is asked again, half a second apart, before the run stops."""
 
 BURST_LIMIT = 1000
-REPORT_WAIT_SECONDS = 10.0
+REPORT_WAIT_SECONDS, REPORT_WAIT_LIMIT = 10.0, 60.0
+"""When a wait is first told of; from then on each time that it has become twice as long, at the latest after a minute."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Executor:
         step = self._journal.begin_step(self._run.id, action.id, self._clock.now())
         self._boundary("step-begun")
         self._reporter.action_begins(position, total, action, step.attempt)
-        began = time.monotonic()
+        began = self._clock.now()
         try:
             if earlier is None or not self._was_touched(action):
                 self._judge_expect(action)
@@ -114,11 +114,11 @@ class Executor:
             text += self._rescue(action, step)
             self._journal.end_step(step, "failed", self._clock.now(), text)
             self._boundary("step-failed")
-            self._reporter.action_ends(action, "failed", text, time.monotonic() - began)
+            self._reporter.action_ends(action, "failed", text, self._clock.now() - began)
             raise type(error)(f"{action.id}: {text}") from error
         self._journal.end_step(step, "done", self._clock.now(), end.note, end.proven)
         self._boundary("step-done")
-        self._reporter.action_ends(action, "done", end.note, time.monotonic() - began)
+        self._reporter.action_ends(action, "done", end.note, self._clock.now() - began)
 
     def _was_touched(self, action: Action) -> bool:
         """Whether any op that changes the world was begun for it before: then `step` judges, not `expect`."""
@@ -263,7 +263,8 @@ class Executor:
             if waited >= op.deadline:
                 return "timed-out"
             news = facts.value(op.tells, "") if op.tells else ""
-            if waited - reported >= REPORT_WAIT_SECONDS or (news and told not in (None, news)):
+            due = min(max(REPORT_WAIT_SECONDS, reported), REPORT_WAIT_LIMIT)
+            if waited - reported >= due or (news and told not in (None, news)):
                 reported = waited
                 self._reporter.waiting(action, op, "; ".join(filter(None, [_missing(missing), news])), waited)
             told = news

@@ -2,7 +2,8 @@
 
 Hot or cold follows from the rollout, never from who happens to be on the node at plan time: no `evacuate` is hot
 (cordon only, so that the set of MACs stands still); `evacuate` is cold, but hot for VMs that stay. A node whose VMs
-are dark already (its old bridge has no uplink, or a patch pair is broken) is remapped at once, evacuating nobody.
+are dark already (its old bridge has no uplink, or a patch pair is broken) is remapped at once, evacuating nobody; so
+is one on which no VM is on a localnet that is new there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from plans.actions import Action, Need
-from plans.changes import Change, Choice, Context, Shape
+from plans.changes import NOTHING_TO_LOSE, Change, Choice, Context, Shape
 from plans.checks import Check
 from plans.delivery import compose
 from plans.desired import Desired, Evacuate
@@ -56,7 +57,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     evacuate = desired.rollout.spec.evacuate if desired.rollout else None
     here = vms_on(facts, node, localnets)
     shape, why, staying = _shape(changes, here, evacuate)
-    evacuates = evacuate is not None and shape != "orphaned" and bool(localnets)
+    evacuates = evacuate is not None and shape not in NOTHING_TO_LOSE and bool(localnets)
     leaving = tuple(vm for vm in here if vm not in staying) if evacuates else ()
     ways = tuple(way_out(vm, facts, evacuate) for vm in leaving) if evacuate else ()
     context = Context(facts, shape, frozenset(leaving), desired)
@@ -71,7 +72,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
         *(_evacuation(node, localnets, ways, here, facts, evacuate) if evacuate and evacuates else []),
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
         *_with_proof(node, delivered, changes, context),
-        checkpoints.verify(node, proven),
+        *([checkpoints.verify(node, proven)] if proven else []),
         *([canary.prove(node, seen, _image(desired))] if seen else []),
         *([cordon.uncordon(node)] if cordons else []),
         *(
@@ -130,6 +131,8 @@ def _shape(
     moves = [c.traffic for c in changes if c.traffic]
     if not moves:
         return "hot", NOTHING_MOVES, ()
+    if not here and all(move.source is None for move in moves):
+        return "new", "no VM is on what is mapped here for the first time", ()
     if all(move.dark for move in moves):
         return "orphaned", "; ".join(dict.fromkeys(move.dark for move in moves)) + ": remapped at once", ()
     if not evacuate:
@@ -224,7 +227,7 @@ def _returns(
     shape: str,
     is_proven: bool,
 ) -> list[Action]:
-    if not evacuate or shape == "orphaned" or evacuate.return_to == "none":
+    if not evacuate or shape in NOTHING_TO_LOSE or evacuate.return_to == "none":
         return []
     returning = tuple(w.vm for w in ways if w.how == "live-migrate" or can_migrate(w.vm, facts) is True)
     restarted = tuple(w.vm for w in ways if w.how == "restart" and w.vm in returning)

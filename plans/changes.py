@@ -16,8 +16,14 @@ from plans.document import Finding
 from plans.facts import Facts
 
 Verb = Literal["+", "~", "-", "-/+"]
-Shape = Literal["hot", "cold", "orphaned"]
-"""How a node's VM traffic moves: hot with its VMs there, cold after they left, at once when they are dark already."""
+Shape = Literal["hot", "cold", "orphaned", "new"]
+"""How a node's VM traffic moves: hot with its VMs there, cold after they left, at once when they are dark already.
+
+New: no VM is on the localnet, which is mapped to nothing yet.
+"""
+
+NOTHING_TO_LOSE: tuple[Shape, ...] = ("orphaned", "new")
+"""The shapes in which no VM has traffic to lose, so that none is moved away first."""
 
 Phase = Literal["prologue", "node", "epilogue"]
 """When a change is made: before the first node, in its node's bracket, or after the last node."""

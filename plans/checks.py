@@ -5,11 +5,17 @@ The one invariant: a check on something that was not observed neither holds nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from plans.facts import Absent, Fact, Facts, Known, Later, Unknown, show, show_value
+
+LONGEST_SHOWN = 120
+"""Characters of one value that a person gets to see where it is not as expected: a document is not for a line."""
+
+MOST_SHOWN = 4
+"""How many differences of one document are told."""
 
 Test = Literal["eq", "ne", "absent", "present", "has", "min", "subset_of"]
 
@@ -51,14 +57,29 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class Fails:
-    """The check is not met: `found` is what is there instead, as people read it."""
+    """The check is not met: `found` is what is there instead, as people read it.
+
+    `differences`: of a document that was to be equal, each place where it is not.
+    """
 
     check: Check
     found: str
+    differences: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         why = f" ({self.check.why})" if self.check.why else ""
+        if self.differences:
+            return f"{self.check.path} is not as expected: {'; '.join(_few(self.differences))}{why}"
         return f"expected: {self.check}; found: {self.found}{why}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What differs, by path: what was expected -> what is there."""
+        path, why = self.check.path, f" ({self.check.why})" if self.check.why else ""
+        if self.differences:
+            return _few([f"{path}: {difference}" for difference in self.differences])
+        expected = str(self.check).removeprefix(f"{path} ").removeprefix("is ")
+        return [f"{path}: {expected} -> {self.found}{why}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +103,12 @@ def judge(check: Check, facts: Facts) -> Verdict:
         return CannotTell(check, fact.why)
     if isinstance(fact, Later):
         return CannotTell(check, f"known after {fact.action}")
-    return Holds() if _met(check, fact) else Fails(check, show(fact))
+    if _met(check, fact):
+        return Holds()
+    if check.test == "eq" and isinstance(fact, Known) and isinstance(check.value, dict):
+        return Fails(check, show(fact), tuple(_differences(check.value, fact.value)))
+    is_document = isinstance(fact, Known) and isinstance(fact.value, dict)
+    return Fails(check, "there" if check.test == "absent" and is_document else _in_short(show(fact)))
 
 
 def judge_all(checks: Iterable[Check], facts: Facts) -> list[Fails | CannotTell]:
@@ -111,6 +137,35 @@ def _met(check: Check, fact: Fact) -> bool:
             return bool((len(value) if isinstance(value, list) else value) >= check.value)
         case "subset_of":
             return all(e in [_as_json(v) for v in check.value] for e in value)
+
+
+def _differences(expected: Any, found: Any, at: str = "") -> Iterator[str]:
+    """Each place, as a dotted path, where two JSON values differ: expected -> found."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted({*expected, *found}, key=str):
+            path = f"{at}.{key}" if at else str(key)
+            yield from _differences(expected.get(key, _NOTHING), found.get(key, _NOTHING), path)
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from _differences(one, other, f"{at}[{number}]")
+    elif expected != found:
+        yield f"{at}: {_short(expected)} -> {_short(found)}"
+
+
+_NOTHING = object()
+
+
+def _short(value: Any) -> str:
+    return "absent" if value is _NOTHING else _in_short(show_value(value))
+
+
+def _in_short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} …"
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MOST_SHOWN
+    return [*lines[:MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _as_json(value: Any) -> Any:

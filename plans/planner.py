@@ -12,7 +12,7 @@ from plans.delivery.choice import choose, choose_all
 from plans.desired import Desired
 from plans.diff import ClusterDiff, NodeDiff, diff, diff_cluster, survey
 from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownChange, Target, sealed
-from plans.facts import Facts, Known
+from plans.facts import Facts, Known, show_value
 from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.maintenance import canary, checkpoints, inventory, ways
@@ -130,7 +130,8 @@ def _unpredicted(
         *canary.collect(facts),
         *made("prologue"),
     ]
-    after = [*made("epilogue"), checkpoints.look_back(kept)]
+    once = {(check.path, check.test, show_value(check.value)): check for check in reversed(kept)}
+    after = [*made("epilogue"), checkpoints.look_back(list(reversed(once.values())))]
     return order(serialise(before, [b.actions for b in brackets], after))
 
 

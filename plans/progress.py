@@ -88,10 +88,12 @@ def progress(plan: Plan, steps: Mapping[str, StepState]) -> list[NodeProgress]:
 
 
 def proof_word(actions: list[Action], steps: Mapping[str, StepState]) -> str:
-    """`proven`, `not proven`, or why it can't be told."""
+    """`proven`, `not proven`, or why it can't be told; empty for a node on which no path of VMs moves."""
     proofs = [a for a in actions if a.id.endswith(("/prove", "/canary"))]
     if any(steps.get(a.id, WAITING).proven for a in proofs):
         return "proven"
+    if not any("localnet" in a.args for a in actions):
+        return ""
     notes = [steps[a.id].note for a in proofs if a.id in steps and steps[a.id].note]
     return "not proven" + (f" ({notes[0]})" if notes else "")
 
@@ -108,8 +110,20 @@ def _row(number: int, actions: list[Action], steps: Mapping[str, StepState], wor
             if state.status == wanted:
                 return wanted, f"{action.id}: {state.note}" if state.note else action.id
     if all(s.status in ("done", "marked-done") for s in states):
-        return "done", "; ".join(s.note for s in states if s.note)
+        # What was done once for all nodes is told once, not with each of them.
+        return "done", "; ".join(state.note for action, state in mine if state.note and action.node)
     return "waiting", ""
+
+
+def still_cordoned(plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
+    """The nodes that a run has begun to take out of scheduling, and has not put back."""
+    over = ("done", "marked-done")
+    return [
+        a.node
+        for a in plan.actions
+        if a.id == f"{a.node}/cordon" and a.id in steps
+        if steps.get(f"{a.node}/uncordon", WAITING).status not in over
+    ]
 
 
 def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
@@ -154,15 +155,29 @@ def _findings(findings: Iterable[Finding]) -> list[str]:
             lines.append(
                 f"      (and the same for {_count(len(same) - 3, 'more')}: {_short([f.node for f in same[3:]])})"
             )
-        lines.append(
-            textwrap.fill(f"way out: {way_out}", WIDTH, initial_indent="      ", subsequent_indent="      ")
-        )
+        lines.append(_fill(f"way out: {way_out}", "      "))
     return ["Hazards\n" + "\n".join(lines)] if lines else []
 
 
 def _wrap(text: str, colour: str, head: str) -> str:
-    wrapped = textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="      ")
-    return wrapped.replace(head, click.style(head, fg=colour), 1)
+    return _fill(text, "  ").replace(head, click.style(head, fg=colour), 1)
+
+
+_KEPT = "\0"
+
+
+def _fill(text: str, indent: str) -> str:
+    """Wrapped at blanks, and not within a command: a line that is broken there can't be copied."""
+    whole = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", _KEPT), text)
+    wrapped = textwrap.fill(
+        whole,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent="      ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return wrapped.replace(_KEPT, " ")
 
 
 def _steps(plan: Plan) -> str:

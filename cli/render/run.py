@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,12 +14,17 @@ from engine.reach import Reporter
 from plans.actions import Action
 from plans.document import Plan
 from plans.ops import AnyOp, Wait
-from plans.progress import NOT_IN_PLAN, NodeProgress, StepState
+from plans.progress import NOT_IN_PLAN, WAITING, NodeProgress, StepState, still_cordoned
+from plans.readings.cluster import CORDONED_BY
 
 COLOURS = {
     "done": "green", "failed": "red", "begun": "yellow", "waiting": "white", "under way": "yellow", "not started": "white",
     "marked-done": "magenta", "marked-not-done": "magenta", NOT_IN_PLAN: "white",
 }  # fmt: skip
+
+
+SHORT = 100
+"""Characters of a reason where the whole of it stands nearby."""
 
 
 def paint(word: str) -> str:
@@ -48,7 +55,8 @@ class Printer(Reporter):
 
     def action_ends(self, action: Action, status: str, note: str, seconds: float) -> None:
         if status == "failed":
-            click.echo(f"        {paint('failed')} after {seconds:.1f}s: {note}")
+            indented = note.replace("\n", "\n        ")
+            click.echo(f"        {paint('failed')} after {seconds:.1f}s: {indented}")
         elif note:
             click.echo(f"        {paint('done')}: {note}")
 
@@ -61,11 +69,12 @@ def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, 
         actions = [a for a in plan.actions if a.node == node.node]
         done = sum(1 for a in actions if a.id in steps and steps[a.id].status in ("done", "marked-done"))
         lines.append(
-            f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}"
+            f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}".rstrip()
         )
         failed = next((a for a in actions if a.id in steps and steps[a.id].status == "failed"), None)
         if failed is not None:
-            lines.append(f"  {'':<{width}}  stopped at {failed.id}: {steps[failed.id].note}")
+            why = textwrap.shorten(steps[failed.id].note, SHORT, placeholder=" …")
+            lines.append(f"  {'':<{width}}  stopped at {failed.id}: {why}")
     for node in nodes:
         if node.word == "failed":
             lines += _manual_undo(node.node, plan, steps)
@@ -84,16 +93,49 @@ def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[
     return lines
 
 
+def render_planning_anew(
+    run: str, source: str, plan: Plan, steps: Mapping[str, StepState], options: str
+) -> str:
+    """What to type when the approved plan fits no more, and what becomes of what its run has done."""
+    paths = " ".join(shlex.quote(path) for path in source.splitlines()) or "PATH"
+    freed = [uncordon(node) for node in still_cordoned(plan, steps)]
+    commands = [f"ovsplan abandon {run} {options}", *freed, f"ovsplan plan {paths} {options}"]
+    return "\n".join(
+        [
+            "If the plan no longer fits what is there, plan anew. What this run has done is found done; VMs that it has moved",
+            "away and not brought back stay where they are:",
+            *(f"  {command}" for command in commands),
+        ]
+    )
+
+
+def uncordon(node: str) -> str:
+    """What puts a node back that a run of ours took out of scheduling."""
+    return f"oc adm uncordon {node}; oc annotate node {node} {CORDONED_BY}-"
+
+
 def render_status(nodes: Sequence[NodeProgress]) -> str:
     """Each node's checklist."""
     blocks = []
     for node in nodes:
-        lines = [f"{click.style(node.node, bold=True)}  {paint(node.word)}  {node.proof}"]
+        lines = [f"{click.style(node.node, bold=True)}  {paint(node.word)}  {node.proof}".rstrip()]
         for number, title, state, detail in node.rows:
             shown = f"{title:<28} {paint(state)}"
             lines.append(f"  {number:>2}  {shown}" + (f"  {detail}" if detail else ""))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def render_shared(plan: Plan, steps: Mapping[str, StepState]) -> str:
+    """What is done for the whole cluster, before the nodes and after them."""
+    shared = [a for a in plan.actions if not a.node]
+    width = max((len(a.id) for a in shared), default=0)
+    lines = [click.style("the cluster", bold=True)]
+    for action in shared:
+        state = steps.get(action.id, WAITING)
+        note = next(iter(state.note.splitlines()), "")
+        lines.append(f"      {action.id:<{width}} {paint(state.status)}" + (f"  {note}" if note else ""))
+    return "\n".join(lines)
 
 
 def render_history(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -107,7 +149,9 @@ def render_history(rows: Sequence[Mapping[str, Any]]) -> str:
             f"  {row['began']}{ended}, by {row['who']}",
             f"  {row['plan']}, on {', '.join(row['nodes']) or 'no node'}",
         ]
-        blocks.append("\n".join([*lines, *([f"  {row['message']}"] if row["message"] else [])]))
+        blocks.append(
+            "\n".join([*lines, *([textwrap.indent(row["message"], "  ")] if row["message"] else [])])
+        )
     return "\n\n".join(blocks)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
+from cli.render.run import uncordon
 from cli.running import StoreAt, copies_of, held, write_end
+from cli.verbs.apply import step_states
 from cli.wiring import Opened, Where, open_world, say_target, state_option, target_options
 from plans.errors import InputError
-from plans.readings.cluster import CORDONED_BY
+from plans.progress import still_cordoned
 from state.journal import UNFINISHED, Journal, Run
 from state.lock import Lock
 from state.store import Store
@@ -61,20 +63,6 @@ def _unfinished(journal: Journal, name: str) -> Run:
 
 
 def _say_held(journal: Journal, run: Run) -> None:
-    steps = journal.steps(run.id)
-    held_nodes = [
-        a.node
-        for a in journal.plan_of(run).actions
-        if a.id.endswith("/cordon") and a.id in steps and not _is_over(steps, a.node)
-    ]
     click.echo(f"Run {run.id} is abandoned. Nothing was undone.")
-    for node in held_nodes:
-        click.echo(
-            f"  {node} may still be cordoned by it: oc adm uncordon {node}; oc annotate node {node} {CORDONED_BY}-"
-        )
-
-
-def _is_over(steps: object, node: str) -> bool:
-    assert isinstance(steps, dict)
-    step = steps.get(f"{node}/uncordon")
-    return step is not None and step.is_done
+    for node in still_cordoned(journal.plan_of(run), step_states(journal, run.id)):
+        click.echo(f"  {node} may still be cordoned by it: {uncordon(node)}")

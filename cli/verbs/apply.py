@@ -16,7 +16,7 @@ from cli.exits import DONE, STOPPED
 from cli.files import read_text
 from cli.planning import lacks, plan_for
 from cli.render.plan import render_plan, summary
-from cli.render.run import Printer, at, render_recap
+from cli.render.run import Printer, at, render_planning_anew, render_recap
 from cli.running import (
     Held,
     Kept,
@@ -146,7 +146,8 @@ def _approved_plan(asked: Request, opened: Opened, store: Store | None) -> tuple
         raise InputError("nobody is there to approve: give --auto-approve, or a plan file that was reviewed")
     plan = plan_for(opened, read_desired(asked.paths), accepted=asked.accepted, only=asked.nodes)
     click.echo(render_plan(plan))
-    _refuse_hazards(plan)
+    if plan.blocking():
+        raise HazardError("hazards block this plan, see above; nothing was changed")
     if not plan.is_empty and not asked.auto_approve:
         _ask()
     return plan, before
@@ -359,6 +360,9 @@ def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -
             click.echo(
                 f"\nNext: `ovsplan status {options}` says how it stands; `ovsplan apply {options}` resumes run {run.id}."
             )
+            if isinstance(error, WorldMoved):
+                steps = step_states(journal, run.id)
+                click.echo(render_planning_anew(run.id, run.source, plan, steps, options))
             raise
         except OvsplanError as error:
             click.echo(f"\nRun {run.id} stopped: {error}", err=True)
@@ -377,7 +381,7 @@ def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -
 
 
 def _finish(journal: Journal, run: Run, plan: Plan) -> int:
-    unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof != "proven"]
+    unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof not in ("", "proven")]
     click.echo(
         f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}"
     )

@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import indent
 
 import click
 
-from cli.render.run import at, render_status
+from cli.render.run import at, render_planning_anew, render_shared, render_status
 from cli.running import check_plan_of, copies_of, in_secrets, lease_holder
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
@@ -79,8 +80,8 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
             f"written on {copy.host}"
         )
     if run.message:
-        click.echo(f"  {run.message}")
-    click.echo("\n" + render_status(progress(plan, steps)) + "\n")
+        click.echo(indent(run.message, "  "))
+    click.echo("\n" + "\n\n".join([render_status(progress(plan, steps)), render_shared(plan, steps)]) + "\n")
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
@@ -90,6 +91,8 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
         f" --state {state}" if state != DEFAULT_STATE else ""
     )
     click.echo(f"Next: {_next(store, run, options)}")
+    if run.status == "moved" and not _is_alive(store):
+        click.echo(render_planning_anew(run.id, run.source, plan, steps, options))
 
 
 def _say_copy(opened: Opened, store: Store, run: Run) -> None:
@@ -137,7 +140,8 @@ def _say_dark(opened: Opened, plan: Plan) -> None:
     facts = Facts(observe(opened.hands, opened.world.clock, [*VIEWS, *(f"ovs:{n}" for n in nodes)]))
     dark, unknown = vms_without_network(plan, facts)
     _list("VMs without network now", dark)
-    _list("Cannot tell for the VMs of", unknown)
+    if unknown:
+        _list("Cannot tell for the VMs of", unknown)
 
 
 def _list(title: str, lines: Iterable[str]) -> None:
@@ -160,5 +164,5 @@ def _next(store: Store, run: Run, options: str) -> str:
         case "abandoned":
             return plan_again
         case "moved":
-            return f"look at what changed; `ovsplan apply {options}` tries again, `ovsplan abandon {run.id}` gives this plan up"
+            return f"mend what changed, and `ovsplan apply {options}` goes on"
     return f"`ovsplan apply {options}` resumes"

@@ -355,12 +355,20 @@ def fragment(change: Change, context: Context) -> Action:
 
 
 def verify(change: Change, context: Context) -> tuple[Check, ...]:
-    """The policy is there, or is gone."""
-    if change.data.get("passing"):
+    """The policy is there, or is gone; and what one for good maps is mapped on each of its nodes."""
+    data, facts = change.data, context.facts
+    if data.get("passing"):
         return ()
-    if change.data["do"] == "withdraw":
-        return (Check(change.address, "absent"),)
-    return (Check(change.address, "present"),)
+    if data["do"] == "withdraw":
+        return (
+            Check(change.address, "absent", why="this run took it away; with it back, it is obeyed again"),
+        )
+    there = Check(change.address, "present")
+    if data["do"] != "finalise":
+        return (there,)
+    readable = [node for node in data["nodes"] if isinstance(facts.get(f"node/{node}/ovs"), Known)]
+    pairs = sorted(documents.mapped_pairs(data["document"]).items())
+    return (there, *(Check(f"node/{node}/ovs/mapping/{n}", "eq", to) for node in readable for n, to in pairs))
 
 
 def afterwards(desired: Desired, facts: Facts, changes: Sequence[Change]) -> tuple[str, ...]:

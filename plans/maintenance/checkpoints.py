@@ -12,6 +12,8 @@ from plans.ops import Wait
 from plans.readings import view_of
 
 VERIFY_DEADLINE = 30.0
+LINES = 10
+"""How many differences a look back tells."""
 
 
 def preflight(node: str, expect: Sequence[Check]) -> Action:
@@ -90,7 +92,12 @@ def step_look_back(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     missed = judge_all([Check(*c) for c in args["checks"]], facts)
     changed = [m for m in missed if isinstance(m, Fails)]
     if changed:
-        return Stop("changed by somebody else since: " + "; ".join(str(m) for m in changed), moved=True)
+        lines = [line for miss in changed for line in miss.lines]
+        more = [f"and {len(lines) - LINES} more"] if len(lines) > LINES else []
+        told = "".join(f"\n  {line}" for line in [*lines[:LINES], *more])
+        return Stop(
+            f"changed by somebody else since (as this run left it -> as it is now):{told}", moved=True
+        )
     if missed:
         return Stop("; ".join(str(m) for m in missed), unsure=True)
     return Finished()

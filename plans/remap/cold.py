@@ -49,8 +49,13 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     node, localnet, to = args["node"], args["localnet"], args["bridge"]
     left = sorted({g.vm for g in guests(facts, node, localnet)})
     if left:
+        commands = "; ".join(
+            f"virtctl migrate {vm.partition('/')[2]} -n {vm.partition('/')[0]}" for vm in left
+        )
         return Stop(
-            f"{node} still runs {', '.join(left)}, which use {localnet}: a cold remap would cut them. Move them away (`virtctl migrate`), then `ovsplan apply` goes on",
+            f"{node} still runs {', '.join(left)}, on {localnet}, which the plan did not see there: a cold remap would cut "
+            f"{'it' if len(left) == 1 else 'them'}. Migrate or stop {'it' if len(left) == 1 else 'them'} (`{commands}`), then "
+            "`ovsplan apply` goes on",
             moved=True,
         )
     if (wait := before.ovn_settle(args, facts, done)) is not None:

@@ -87,9 +87,9 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return mend
     if frames:
         return Perform(tuple(frames))
-    return Finished(
-        f"{localnet} is on {to}; {len(set(here))} attachments announced" if here else f"{localnet} is on {to}"
-    )
+    many = len(set(here))
+    told = f"; {many} attachment{'' if many == 1 else 's'} announced" if many else ""
+    return Finished(f"{localnet} is on {to}{told}")
 
 
 def _is_up(view: ovs.View, port: str) -> bool:

@@ -89,3 +89,40 @@ def test_a_check_reads_as_a_sentence(check: Check, text: str) -> None:
 def test_only_what_does_not_hold_is_told_and_in_order() -> None:
     checks = [Check("number", "min", 99), Check("text", "present"), Check("unknown", "present")]
     assert [v.check.path for v in judge_all(checks, FACTS)] == ["number", "unknown"]
+
+
+def miss(test: Any, value: Any, found: Any) -> Fails:
+    verdict = judge(Check("at", test, value), Facts({"at": Known(found)}))
+    assert isinstance(verdict, Fails)
+    return verdict
+
+
+def test_two_documents_differ_by_path() -> None:
+    expected = {"vlan": 224, "ovn": {"pairs": [{"to": "br-phy"}]}, "mtu": 9000}
+    found = {"vlan": 225, "ovn": {"pairs": [{"to": "br-ex"}]}, "extra": True}
+    told = [
+        "extra: absent -> yes",
+        "mtu: 9000 -> absent",
+        "ovn.pairs[0].to: br-phy -> br-ex",
+        "vlan: 224 -> 225",
+    ]
+    assert miss("eq", expected, found).lines == [f"at: {line}" for line in told]
+    assert str(miss("eq", expected, found)) == f"at is not as expected: {'; '.join(told)}"
+
+
+def test_of_many_differences_a_few_are_told() -> None:
+    lines = miss("eq", dict.fromkeys("abcdefg", 1), dict.fromkeys("abcdefg", 2)).lines
+    assert lines == [*(f"at: {key}: 1 -> 2" for key in "abcd"), "and 3 more"]
+
+
+@pytest.mark.parametrize(
+    ("test", "value", "found", "line"),
+    [
+        ("eq", "br-phy", "br-ex", "at: br-phy -> br-ex"),
+        ("absent", None, {"spec": "long"}, "at: absent -> there"),
+        ("absent", None, ["bond0"], "at: absent -> bond0"),
+        ("min", 1, [], "at: at least 1 -> none"),
+    ],
+)
+def test_what_is_missed_fits_a_line(test: Any, value: Any, found: Any, line: str) -> None:
+    assert miss(test, value, found).lines == [line]
