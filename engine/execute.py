@@ -18,7 +18,7 @@ from plans.checks import CannotTell, Fails, judge_all
 from plans.document import Plan
 from plans.errors import ActionFailed, Interrupted, WorldMoved
 from plans.facts import Fact, Facts
-from plans.ops import AnyOp, Record, Wait, fits
+from plans.ops import READ_ONLY, AnyOp, Record, Wait, fits
 from plans.readings import AnyRequest, NoReply, Reply, reading, view_of
 from providers.ports import Clock
 from state.journal import Journal, Outcome, Run, StepRow
@@ -122,10 +122,8 @@ class Executor:
 
     def _was_touched(self, action: Action) -> bool:
         """Whether any op that changes the world was begun for it before: then `step` judges, not `expect`."""
-        return any(
-            event.op["op"] not in ("wait", "record")
-            for event in self._journal.events(self._run.id, action.id)
-        )
+        looks = {op.__name__.lower() for op in READ_ONLY}
+        return any(event.op["op"] not in looks for event in self._journal.events(self._run.id, action.id))
 
     def _judge_expect(self, action: Action) -> None:
         facts = self._facts(action, [check.path for check in action.expect])

@@ -13,7 +13,7 @@ from typing import Any
 from engine.copies import RunCopy
 from engine.reach import Failures, Hands, Reporter
 from plans.actions import Action
-from plans.ops import READ_ONLY, AnyOp, Record
+from plans.ops import READ_ONLY, AnyOp, Exec, Record
 from plans.readings import AnyRequest, Reply
 from providers.ports import PortError
 
@@ -44,6 +44,8 @@ class Keeper(Reporter):
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         """Do one op, once the copy has all that an heir would need to know. Raises as the hands do, and Locked."""
+        if isinstance(op, READ_ONLY):
+            return self._hands.perform(op)
         if self._stale:
             try:
                 self._write(images=True)
@@ -73,7 +75,7 @@ class Keeper(Reporter):
         self._reporter.op_begins(action, op)
 
     def op_ends(self, action: Action, op: AnyOp, outcome: str, message: str) -> None:
-        self._stale = self._stale or isinstance(op, Record)
+        self._stale = self._stale or isinstance(op, Record | Exec)
         self._reporter.op_ends(action, op, outcome, message)
 
     def waiting(self, action: Action, op: AnyOp, missing: str, seconds: float) -> None:

@@ -21,7 +21,7 @@ from plans.diff import NodeDiff
 from plans.facts import Facts, Known
 from plans.guests import guests, vms_on
 from plans.kinds import KINDS
-from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, proof
+from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, pings, proof
 from plans.maintenance.migrations import AT_ONCE, Leavers
 from plans.maintenance.ways import Way, at_once, can_migrate, stubborn, way_out
 
@@ -63,30 +63,29 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     context = Context(facts, shape, frozenset(leaving), desired)
     outsider = facts.value(f"node/{node}/unschedulable") is True
     cordons = not outsider and bool(localnets)
+    back = () if outsider else _returning(ways, facts, evacuate, shape)
+    asked = pings.of_node(node, localnets, desired, facts, [vm for vm in leaving if vm not in back])
     delivered = compose(changes, choices, context)
     proven = [check for c in changes for check in KINDS[c.kind].verify(c, context)]
     seen = _canary_networks(changes, desired, facts, shape)
     chain = [
         checkpoints.preflight(node, _preflight_checks(found, facts, evacuates)),
+        *([pings.before(node, asked.pings)] if asked.pings else []),
         *([cordon.cordon(node)] if cordons else []),
         *(_evacuation(node, localnets, ways, here, facts, evacuate) if evacuate and evacuates else []),
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
-        *_with_proof(node, delivered, changes, context),
+        *_with_proof(node, delivered, changes, context, asked),
         *([checkpoints.verify(node, proven)] if proven else []),
         *([canary.prove(node, seen, _image(desired))] if seen else []),
         *([cordon.uncordon(node)] if cordons else []),
-        *(
-            _returns(node, changes, ways, facts, evacuate, shape, canary.is_whole(seen))
-            if not outsider
-            else []
-        ),
+        *_returns(node, changes, ways, back, shape, canary.is_whole(seen), asked),
     ]
     dark = tuple(here) if shape == "orphaned" else ()
     lasting = tuple(check for check in proven if "/patch/" not in check.path)
     chained = tuple(_chained(chain))
     return Bracket(
         node, shape, why, chained, leaving, tuple(staying), dark, outsider, lasting, ways,
-        _proof(chained, localnets) if _image(desired) or _is_unproven(chained, leaving) else "",
+        _proof(chained, localnets, asked) if _image(desired) or _is_unproven(chained, leaving) or asked.are_told else "",
     )  # fmt: skip
 
 
@@ -110,7 +109,7 @@ def _is_unproven(chain: Sequence[Action], leaving: Sequence[str]) -> bool:
     return bool(leaving) and not any(action.id.endswith(("/prove", "/canary")) for action in chain)
 
 
-def _proof(chain: Sequence[Action], localnets: Sequence[str]) -> str:
+def _proof(chain: Sequence[Action], localnets: Sequence[str], asked: pings.Asked) -> str:
     """By what the node's new path is proven, as people read it; empty where nothing moves."""
     routines = {action.routine for action in chain}
     if not localnets:
@@ -121,7 +120,10 @@ def _proof(chain: Sequence[Action], localnets: Sequence[str]) -> str:
         ("prove@1", "the traffic of the VMs on it"),
     ]
     found = [words for name, words in means if name in routines]
-    return ", then ".join(found) or "what the node itself says; VM traffic is not seen"
+    found = found or ["what the node itself says; VM traffic is not seen"]
+    if asked.pings:
+        return ", then ".join([*found, pings.words(asked)])
+    return "; ".join(filter(None, [", then ".join(found), pings.words(asked)]))
 
 
 def _shape(
@@ -203,7 +205,11 @@ def _evacuation(
 
 
 def _with_proof(
-    node: str, delivered: Sequence[Action], changes: Sequence[Change], context: Context
+    node: str,
+    delivered: Sequence[Action],
+    changes: Sequence[Change],
+    context: Context,
+    asked: pings.Asked,
 ) -> list[Action]:
     """Hot: the proof stands between the remap and the removal of the old bridge, while there is a way back."""
     moves = {c.address: c.traffic for c in changes if c.traffic}
@@ -215,29 +221,41 @@ def _with_proof(
     wanted = {need.action for a in remaps for need in a.needs}
     first = [a for a in delivered if a.address not in moves and a.id in wanted]
     rest = [a for a in delivered if a.address not in moves and a.id not in wanted]
-    return [*first, *remaps, proof.hot(node, bridges, proven_by), *rest]
+    here = asked.but(context.away)
+    return [*first, *remaps, proof.hot(node, bridges, proven_by, here), *rest]
 
 
 def _returns(
     node: str,
     changes: Sequence[Change],
     ways: Sequence[Way],
-    facts: Facts,
-    evacuate: Evacuate | None,
+    returning: Sequence[str],
     shape: str,
     is_proven: bool,
+    asked: pings.Asked,
 ) -> list[Action]:
-    if not evacuate or shape in NOTHING_TO_LOSE or evacuate.return_to == "none":
-        return []
-    returning = tuple(w.vm for w in ways if w.how == "live-migrate" or can_migrate(w.vm, facts) is True)
     restarted = tuple(w.vm for w in ways if w.how == "restart" and w.vm in returning)
     if not returning:
         return []
+    returning = tuple(sorted(returning, key=lambda vm: not asked.of([vm])))
+    mine = asked.of(returning)
     if shape == "hot" or is_proven:
-        return [migrations.bring_back(node, returning, restarted)]
+        last = [pings.after_return(node, mine)] if mine else []
+        return [migrations.bring_back(node, returning, restarted), *last]
+    others = asked.of(returning[1:])
     bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
-    first = proof.first_return(node, bridges, returning)
-    return [first, *([migrations.bring_back(node, returning, restarted)] if len(returning) > 1 else [])]
+    return [
+        proof.first_return(node, bridges, returning, mine),
+        *([migrations.bring_back(node, returning, restarted)] if len(returning) > 1 else []),
+        *([pings.after_return(node, others)] if others else []),
+    ]
+
+
+def _returning(ways: Sequence[Way], facts: Facts, evacuate: Evacuate | None, shape: str) -> tuple[str, ...]:
+    """The VMs that leave and come back."""
+    if not evacuate or shape in NOTHING_TO_LOSE or evacuate.return_to == "none":
+        return ()
+    return tuple(w.vm for w in ways if w.how == "live-migrate" or can_migrate(w.vm, facts) is True)
 
 
 def _chained(chain: Sequence[Action]) -> list[Action]:

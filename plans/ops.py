@@ -183,6 +183,34 @@ class Run:
     op: Literal["run"] = "run"
 
 
+@dataclass(frozen=True, slots=True)
+class InContainer:
+    """One command in a container of a pod; `key` is what its answer is kept under."""
+
+    key: str
+    namespace: str
+    pod: str
+    container: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exec:
+    """Commands in containers, all at the same time, which only look and may be repeated.
+
+    The result has, by key, what each came to (`rc`, `out`, `err`), or `why` it could not be run: neither fails the op.
+    `deadline` is in seconds, for all of them together.
+    """
+
+    label: str
+    title: str
+    runs: tuple[InContainer, ...]
+    deadline: float
+    commands: tuple[str, ...] = ()
+    changes: Changes = field(default=(), repr=False)
+    op: Literal["exec"] = "exec"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wait:
     """Wait until every check holds, or any of `unless` does, or `deadline` seconds have passed.
@@ -221,11 +249,11 @@ class Record:
 
 
 Op = Annotated[
-    Transact | Patch | Create | Apply | Edit | Delete | Run | Wait | Record, Field(discriminator="op")
+    Transact | Patch | Create | Apply | Edit | Delete | Run | Exec | Wait | Record, Field(discriminator="op")
 ]
-AnyOp = Transact | Patch | Create | Apply | Edit | Delete | Run | Wait | Record
+AnyOp = Transact | Patch | Create | Apply | Edit | Delete | Run | Exec | Wait | Record
 
-READ_ONLY = (Wait, Record)
+READ_ONLY = (Exec, Wait, Record)
 
 
 def target(op: AnyOp) -> str:
@@ -270,6 +298,8 @@ def _shape(op: AnyOp) -> tuple[str, frozenset[str]]:
             return f"edit {target(op)}", edits
         case Run(argv=argv):
             return f"run {target(op)} {argv[0]} {argv[1] if len(argv) > 1 else ''}", frozenset()
+        case Exec(runs=runs):
+            return "exec", frozenset(f"{r.namespace}/{r.container}: {' '.join(r.argv)}" for r in runs)
         case _:
             return f"{op.op} {target(op)}".strip(), frozenset()
 
@@ -294,7 +324,7 @@ def as_commands(op: AnyOp) -> tuple[str, ...]:
     match op:
         case Transact(node=node, commands=commands) | Run(node=node, commands=commands):
             return tuple(f"[{node}] {command}" for command in commands)
-        case Patch() | Create() | Apply() | Edit() | Delete():
+        case Patch() | Create() | Apply() | Edit() | Delete() | Exec():
             return op.commands
         case Wait(checks=checks, deadline=deadline):
             return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)

@@ -14,7 +14,7 @@ from typing import Any
 from plans.actions import Action, Done, Effect, Finished, Invocation, Next, Step, Stop, find_routine
 from plans.errors import PlanError
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Draft, Fact, Facts, Known, Later, show
-from plans.ops import AnyOp, Changes, Op, Record, Wait, as_commands
+from plans.ops import READ_ONLY, AnyOp, Changes, Op, Record, Wait, as_commands
 from plans.readings import view_of
 
 RUN = KNOWN_AFTER_APPLY
@@ -191,4 +191,4 @@ def _commands_of(action: Action, invocation: Invocation, after: _Draft) -> list[
         )
     except PlanError as error:
         return [f"# no commands: {error}"]
-    return [command for op in ops if not isinstance(op, Wait | Record) for command in as_commands(op)]
+    return [command for op in ops if not isinstance(op, READ_ONLY) for command in as_commands(op)]

@@ -17,6 +17,8 @@ from plans.ops import (
     Create,
     Delete,
     Edit,
+    Exec,
+    InContainer,
     ListRequest,
     ObjectRef,
     Patch,
@@ -34,6 +36,9 @@ TIMEOUT = 30.0
 
 LOOK_TIMEOUT = 5.0
 """Seconds for a command that only looks: a daemon that is busy for longer can't be asked now."""
+
+_KEPT = 2000
+"""Characters of what a command in a container says that are kept."""
 
 SETTLE_TIMEOUT = 10.0
 """Seconds for vswitchd to carry out a transaction."""
@@ -118,7 +123,26 @@ class Interpreter:
                         f"`{argv[0]} {argv[1] if len(argv) > 1 else ''}` failed with {finished.rc}: {finished.err.strip()[:300]}"
                     )
                 return "done", None
+            case Exec():
+                return "done", self._exec(op)
         raise TypeError(f"{op.op} is not performed by an interpreter")
+
+    def _exec(self, op: Exec) -> dict[str, Any]:
+        end = self._world.clock.now() + op.deadline
+
+        def answer(run: InContainer) -> dict[str, Any]:
+            left = end - self._world.clock.now()
+            if left <= 0:
+                return {"why": f"not asked within {op.deadline:g} s"}
+            pod = ports.Ref("v1", "Pod", run.pod, run.namespace)
+            try:
+                done = self._world.cluster.exec(pod, run.container, run.argv, timeout=left)
+            except ports.PortError as error:
+                return {"why": str(error)}
+            return {"rc": done.rc, "out": done.out[:_KEPT], "err": done.err[:_KEPT]}
+
+        with ThreadPoolExecutor(max(1, min(self.lanes, len(op.runs)))) as pool:
+            return dict(zip([run.key for run in op.runs], pool.map(answer, op.runs), strict=True))
 
     def await_news(self, requests: Sequence[AnyRequest], seconds: float) -> bool:
         """Return when something that `requests` ask about has changed, or after `seconds`; True when that was watched.

@@ -456,6 +456,16 @@ class Desired:
     manifests: tuple[NativeNad, ...] = ()
     policies: tuple[NativePolicy, ...] = ()
 
+    @property
+    def gateways(self) -> Mapping[str, str]:
+        """The IPv4 gateway declared for a network: `namespace/nad` → address. One of IPv6 can't be asked by ARP."""
+        declared = (item for network in self.networks for item in (network.spec.networks or {}).items())
+        return {
+            nad: n.gateway
+            for nad, n in declared
+            if n.gateway and ipaddress.ip_address(n.gateway).version == 4
+        }
+
     def digest(self) -> str:
         """sha256 of the content; where it was written, and in which order, is not part of it."""
         rollout = self.rollout and _plain(self.rollout)

@@ -48,22 +48,12 @@ ARP_REQUEST = "0806" + "0001080006040001"
 
 def networks(node_bridges: Mapping[str, str], desired: Desired, facts: Facts) -> list[dict[str, Json]]:
     """What a canary has to be on, for localnets on their bridges: one entry for each network that VMs use."""
-    gateways = {
-        nad: network.gateway
-        for vmnetwork in desired.networks
-        for nad, network in (vmnetwork.spec.networks or {}).items()
-        if network.gateway
-    }
+    gateways = desired.gateways
     return [
-        {"nad": nad, "lsp": lsp, "vlan": vlan, "bridge": bridge, "gateway": _asked(gateways.get(nad, ""))}
+        {"nad": nad, "lsp": lsp, "vlan": vlan, "bridge": bridge, "gateway": gateways.get(nad, "")}
         for localnet, bridge in sorted(node_bridges.items())
         for nad, (lsp, vlan) in sorted(networks_with_vms(facts, localnet).items())
     ]
-
-
-def _asked(gateway: str) -> str:
-    """The gateway if it can be asked by ARP, which knows IPv4 alone."""
-    return gateway if gateway and ipaddress.ip_address(gateway).version == 4 else ""
 
 
 def is_whole(proven: Sequence[Mapping[str, Json]]) -> bool:

@@ -3,7 +3,8 @@
 Hot: the forwarding table of the new bridge has each talking VM's MAC and VLAN on OVN's patch port. Talking means
 heard on the old port again and again in the seconds before the move; a silent VM is "cannot tell", never a failure. Cold: nothing
 rode on the node when it changed, so the first VM that returns, pinned to the node, gives the same evidence. When it
-does not, it is moved out again, the node is cordoned, and the line stops.
+does not, it is moved out again, the node is cordoned, and the line stops. Where guest agents can be asked, a ping from
+inside comes on top (`pings`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Holds, judge
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.guests import Guest, guests
+from plans.maintenance import pings
 from plans.maintenance.cordon import cordon_op, uncordon_op
 from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
 from plans.ops import AnyOp, Record, Wait
@@ -34,7 +36,7 @@ Bridges = Mapping[str, str]
 """localnet → the bridge that it is proven on."""
 
 
-def hot(node: str, bridges: Bridges, remaps: Mapping[str, str]) -> Action:
+def hot(node: str, bridges: Bridges, remaps: Mapping[str, str], asked: Sequence[pings.Ping] = ()) -> Action:
     """See every VM on the node that talks. `remaps`: localnet → the action that moved it."""
     tables = tuple(f"fdb:{node}:{bridge}" for bridge in sorted(set(bridges.values())))
     return Action(
@@ -42,15 +44,15 @@ def hot(node: str, bridges: Bridges, remaps: Mapping[str, str]) -> Action:
         routine="prove@1",
         title=f"VM traffic of {', '.join(sorted(bridges))} seen on {', '.join(sorted(set(bridges.values())))}",
         node=node,
-        args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps)},
-        uses=tuple(sorted(remaps.values())),
-        reads=(f"ovs:{node}", *tables, "vms", "networks"),
+        args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps), **pings.args_of(asked)},
+        uses=(*sorted(remaps.values()), *pings.uses_of(node, asked)),
+        reads=(f"ovs:{node}", *tables, "vms", "networks", *pings.reads_of(node, asked)),
         no_undo="it changes nothing",
         rows=(11,),
     )
 
 
-def first_return(node: str, bridges: Bridges, vms: Sequence[str]) -> Action:
+def first_return(node: str, bridges: Bridges, vms: Sequence[str], asked: Sequence[pings.Ping] = ()) -> Action:
     """Bring one VM back, pinned to the node, and see it."""
     tables = tuple(f"fdb:{node}:{bridge}" for bridge in sorted(set(bridges.values())))
     return Action(
@@ -58,8 +60,9 @@ def first_return(node: str, bridges: Bridges, vms: Sequence[str]) -> Action:
         routine="prove-by-return@1",
         title=f"{vms[0]} returns first, pinned to {node}, and is seen on {', '.join(sorted(set(bridges.values())))}",
         node=node,
-        args={"node": node, "bridges": dict(bridges), "vms": list(vms)},
-        reads=(f"ovs:{node}", *tables, *VIEWS),
+        args={"node": node, "bridges": dict(bridges), "vms": list(vms), **pings.args_of(asked)},
+        uses=pings.uses_of(node, asked),
+        reads=(f"ovs:{node}", *tables, *VIEWS, *pings.reads_of(node, asked)),
         no_undo="its VM was at home here",
         vms=(vms[0],),
         deadline=MIGRATION_DEADLINE * 2,
@@ -115,13 +118,13 @@ def step_prove(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if not here:
         return Finished(f"no VM of {', '.join(sorted(args['bridges']))} is on {node}: nothing to see")
     before = [done.used.get(action, {}).get("before", {}) for action in args["remaps"].values()]
-    since = [result for label, result in done.results.items() if label.startswith("listen:")]
+    looks = [label for label in done.attempts if label.startswith("listen:")]
+    since = [done.results[label] for label in looks if label in done.results]
     talking = [g for _, g in here if _talks(g, before)]
     seen = [g for _, g in here if _talks(g, since)]
     missed = [g for g in talking if g not in seen]
-    looks = sum(1 for label in done.outcomes if label.startswith("listen:"))
-    if looks == 0 or (missed and looks < LOOKS):
-        return Perform((_listen(args, here, looks + 1),))
+    if not looks or (missed and len(looks) < LOOKS):
+        return Perform((_listen(args, here, len(looks) + 1),))
     health = {g.lsp: facts.value(f"node/{node}/ovs/patch/{g.lsp}/health", "unknown") for _, g in here}
     sick = sorted(h for h in set(health.values()) if h != "healthy")
     if missed or sick:
@@ -129,12 +132,20 @@ def step_prove(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"{g.vm} ({g.mac}, VLAN {g.vlan}) talked before the move and is not heard now" for g in missed
         ]
         return Stop("; ".join([*sorted(set(lost)), *sick]))
+    told = pings.ask_again(
+        [p for p in args.get("pings", ()) if p["vm"] in {g.vm for _, g in here}], args, facts, done
+    )
+    if isinstance(told, Perform):
+        return told
+    if told.lost:
+        return Stop(told.why_lost)
     heard = sorted({g.vm for g in seen})
     silent = sorted({g.vm for _, g in here} - set(heard))
     note = f"seen: {', '.join(heard) or 'none'}" + (
         f"; cannot tell (silent): {', '.join(silent)}" if silent else ""
     )
-    return Finished(note, proven=True if heard else None)
+    note = "; ".join(filter(None, [note, str(told)]))
+    return Finished(note, proven=True if heard or told.answered else None)
 
 
 def _listen(args: Mapping[str, Any], here: Sequence[tuple[str, Guest]], look: int) -> Record:
@@ -176,7 +187,12 @@ def _again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     return (uncordon_op(args["node"], facts),)
 
 
-@routine("prove-by-return@1", rescue=rescue_return, contingent=_again)
+def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
+    """Besides: another VM is the first, as the one that should be runs no more."""
+    return (*_again(args, facts), *pings.of_others(args, args["vms"][0], facts))
+
+
+@routine("prove-by-return@1", rescue=rescue_return, contingent=_contingent)
 def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """One VM back, and heard on the new path."""
     node = args["node"]
@@ -196,7 +212,12 @@ def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next
     checks += [Check(f"node/{node}/ovs/patch/{g.lsp}/health", "eq", "healthy") for _, g in mine]
     missed = [verdict for check in checks if not isinstance(verdict := judge(check, facts), Holds)]
     if not missed:
-        return Finished(f"seen: {vm}", proven=True)
+        told = pings.ask_again([p for p in args.get("pings", ()) if p["vm"] == vm], args, facts, done)
+        if isinstance(told, Perform):
+            return told
+        if told.lost:
+            return Stop(f"{vm} returned, and {told.why_lost}")
+        return Finished("; ".join(filter(None, [f"seen: {vm}", str(told)])), proven=True)
     if "heard" not in done.outcomes:
         return Perform(
             (

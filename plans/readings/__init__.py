@@ -3,7 +3,7 @@
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`,
-`answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -14,7 +14,17 @@ from dataclasses import dataclass
 
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
-from plans.readings import cluster, kubelets, l2advertisements, machines, maintenance, networks, nmstate, node
+from plans.readings import (
+    cluster,
+    kubelets,
+    l2advertisements,
+    launchers,
+    machines,
+    maintenance,
+    networks,
+    nmstate,
+    node,
+)
 from plans.readings.reply import NoReply as NoReply
 from plans.readings.reply import Reply as Reply
 
@@ -113,6 +123,12 @@ def reading(view: str, now: float) -> Reading:
             _,
         ):
             return _declared(name, ":".join(where))
+        case "launchers", [n]:
+            return Reading(
+                (launchers.request_of(n),),
+                lambda r: launchers.parse(n, r),
+                cluster.unknown(f"node/{n}/launchers"),
+            )
         case (("migration-limits" | "rollouts" | "pods" | "canaries" | "answers"), _):
             return _maintenance(name, where)
         case "policies", []:
@@ -292,6 +308,8 @@ def view_of(path: str) -> str:
             return f"pods:{n}"
         case ["node", n, "canaries" | "canary", *_]:
             return f"canaries:{n}"
+        case ["node", n, "launchers"]:
+            return f"launchers:{n}"
         case ["node", n, "answers", bridge]:
             return f"answers:{n}:{bridge}"
         case ["node", n, ("nics" | "profiles" | "ovs" | "ovn" | "dp") as part, *_]:

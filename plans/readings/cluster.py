@@ -47,6 +47,7 @@ VMI_KEEP = (
     "status.nodeName",
     "status.interfaces",
     "status.conditions",
+    "status.guestOSInfo.id",
 )
 VM_REQUESTS = (ListRequest(*VMI, keep=VMI_KEEP, optional=True), NODE_REQUEST)
 NETWORKS_REQUEST = ListRequest(*NAD, keep=("metadata", "spec"))
@@ -188,7 +189,7 @@ def parse_running(items: Sequence[Any]) -> dict[str, Fact]:
                 "macs": _attached(item),
                 "migratable": _migratable(status),
                 "memory": _memory(item),
-                **_placement(item),
+                **_particulars(item),
             }
         )
         facts[f"vm/{key}/node"] = Known(status.get("nodeName", ""))
@@ -255,13 +256,15 @@ def _migratable(status: Mapping[str, Any]) -> Json:
     return "KubeVirt has not said whether it can"
 
 
-def _placement(vmi: Mapping[str, Any]) -> dict[str, Json]:
-    """What keeps a VM to some nodes, and that it has no VirtualMachine: each only where it is so."""
+def _particulars(vmi: Mapping[str, Any]) -> dict[str, Json]:
+    """What keeps a VM to some nodes, that it has no VirtualMachine, that it has a guest agent: each only where it is so."""
     spec = vmi.get("spec", {})
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     owners = [owner.get("kind") for owner in vmi["metadata"].get("ownerReferences") or ()]
     found: dict[str, Json] = {}
+    if system := _guest_agent(vmi.get("status", {})):
+        found["guest_agent"] = system
     if spec.get("nodeSelector"):
         found["selector"] = spec["nodeSelector"]
     if required.get("nodeSelectorTerms"):
@@ -269,6 +272,14 @@ def _placement(vmi: Mapping[str, Any]) -> dict[str, Json]:
     if VM[1] not in owners:
         found["bare"] = True
     return found
+
+
+def _guest_agent(status: Mapping[str, Any]) -> str:
+    """The system whose guest agent is connected now, `windows` or `linux`; empty when none is."""
+    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or ()}
+    if conditions.get("AgentConnected") != "True":
+        return ""
+    return "windows" if (status.get("guestOSInfo") or {}).get("id") == "mswindows" else "linux"
 
 
 def _memory(vmi: Mapping[str, Any]) -> int:
