@@ -13,7 +13,9 @@ from engine.observe import observe_for_plan
 from engine.permissions import missing, user
 from plans.desired import Desired
 from plans.document import Plan
-from plans.permissions import of_own, of_plan, sentences
+from plans.facts import Fact, Facts, Known
+from plans.maintenance import pings
+from plans.permissions import of_exec, of_own, of_plan, sentences
 from plans.planner import make_plan
 from plans.rehearsal import findings
 
@@ -24,11 +26,19 @@ def plan_for(
     """The plan that makes the target as desired, with what its API server has against it. Changes nothing."""
     told = _tell if opened.info.kind == "cluster" else lambda _: None
     facts = observe_for_plan(opened.hands, opened.world.clock, desired, told)
+    facts = facts.with_changes(_rights(opened, desired, facts))
     plan = make_plan(desired, facts, opened.target, accepted=accepted, only=only)
     answers = rehearse(opened.hands, Failures(), plan)
     if not answers:
         return plan
     return make_plan(desired, facts, opened.target, accepted=accepted, only=only, refused=findings(answers))
+
+
+def _rights(opened: Opened, desired: Desired, facts: Facts) -> list[tuple[str, Fact]]:
+    """In which namespaces VMs can't be asked from inside, for want of the right to. A plan does without."""
+    spaces = pings.namespaces(desired, facts)
+    lacking = {p.namespace for p in missing(opened.world.cluster, of_exec(spaces))}
+    return [(pings.may_exec(space), Known(False)) for space in spaces if lacking & {space, ""}]
 
 
 def lacks(opened: Opened, plan: Plan, *, copy: bool) -> list[str]:

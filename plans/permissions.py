@@ -71,6 +71,17 @@ def of_plan(plan: Plan) -> set[Permission]:
     return found
 
 
+def of_exec(namespaces: Iterable[str]) -> set[Permission]:
+    """What it takes to find pods, and to run commands in those of some namespaces.
+
+    No run needs it: what could not be asked is not known, and the plan says so.
+    """
+    found = {
+        Permission(verb, "", "pods", "exec", space) for space in namespaces for verb in ("get", "create")
+    }
+    return found | ({Permission("list", "", "pods")} if found else set())
+
+
 def of_own(*, lease: bool, copy: bool, namespace: str) -> set[Permission]:
     """What a run needs for the Lease, and for the copy of itself, in ovsplan's own namespace."""
     leases = ("get", "create", "patch") if lease else ()

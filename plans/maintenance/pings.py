@@ -103,6 +103,20 @@ def may_exec(vm: str) -> str:
     return f"namespace/{vm.partition('/')[0]}/may-exec"
 
 
+def namespaces(desired: Desired, facts: Facts) -> list[str]:
+    """Those of the VMs that could be asked, which takes the right to exec there."""
+    gateways = desired.gateways
+    vms = facts.value("cluster/vms", []) if gateways else []
+    found = {vm: facts.value(f"vm/{vm}") or {} for vm in vms}
+    return sorted(
+        {
+            vm.partition("/")[0]
+            for vm, known in found.items()
+            if known.get("guest_agent") and any(at["nad"] in gateways for at in known.get("macs", ()))
+        }
+    )
+
+
 def _key(ping: Ping) -> str:
     return f"{ping['vm']} {ping['gateway']}"
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crash.lives import Ended
 
 from cli.main import run
+from providers.kubernetes import connect
+from providers.ports import Forbidden, Ref, Unreachable
 
 from .jobs import (
     CLUSTER_ROLES,
@@ -167,3 +170,70 @@ def test_without_the_lease_nobody_applies(job: Job) -> None:
     assert ended.code == 1, ended.text
     assert "loner may not create leases.coordination.k8s.io in namespace ovsplan" in ended.err
     assert all("vmnet:br-vmdata" in mapping for mapping in job.mappings())
+
+
+# Asking gateways from inside VMs.
+
+VM_NETWORK = """\
+apiVersion: ovsplan.io/v1alpha1
+kind: VMNetwork
+metadata: {name: vmnet}
+spec: {bridge: br-phy, replaces: {bridge: br-vmdata}, networks: {default/vlan224: {vlan: 224, mtu: 9000, gateway: 192.0.2.1}}}
+"""
+
+
+@pytest.fixture
+def guest(job: Job) -> Iterator[Ref]:
+    """A VM on worker-01 whose guest agent is connected; the pod that it runs in."""
+    (job.folder / "network.yaml").write_text(VM_NETWORK)
+    nic = {"name": "net", "bridge": {}, "macAddress": "02:00:00:00:e0:a1"}
+    vmi: dict[str, Any] = {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "domain": {"devices": {"interfaces": [nic]}},
+            "networks": [{"name": "net", "multus": {"networkName": "vlan224"}}],
+        },
+        "status": {
+            "phase": "Running",
+            "nodeName": "worker-01",
+            "conditions": [{"type": "AgentConnected", "status": "True"}],
+        },
+    }
+    pod = Ref("v1", "Pod", "virt-launcher-web-bcdfg", "default")
+    job.server.create(vmi)
+    job.server.add_pod("default", pod.name, "worker-01", {"kubevirt.io": "virt-launcher"})
+    yield pod
+    job.server.call("DELETE", job.server.path("v1", "Pod", "default", pod.name) + "?gracePeriodSeconds=0")
+    job.server.call("DELETE", job.server.path("kubevirt.io/v1", "VirtualMachineInstance", "default", "web"))
+
+
+def proof_of(planned: Ended) -> str:
+    return next(line.strip() for line in planned.out.splitlines() if "proof:" in line)
+
+
+def test_who_may_not_exec_where_vms_run_is_told_that_the_plan_does_without(job: Job, guest: Ref) -> None:
+    planned = job.run("writer", "plan")
+    assert planned.code == 0, planned.text
+    assert "no ping from inside (default/web: no right to exec in pods of namespace default)" in proof_of(
+        planned
+    )
+    assert "may not" not in planned.err, "a plan that does without it needs no more than before"
+    cluster, _, _ = connect("writer", str(job.server.kubeconfig("writer")))
+    with pytest.raises(Forbidden, match="pods/exec in namespace default"):
+        cluster.exec(guest, "main", ["true"], timeout=30)
+    cluster.close()
+
+
+def test_the_guest_readers_role_is_all_that_asking_takes(job: Job, guest: Ref) -> None:
+    bind(job.server, "asker", [*CLUSTER_ROLES, "ovsplan-guest-reader"], CLUSTER_ROLES)
+    planned = job.run("asker", "plan")
+    assert planned.code == 0, planned.text
+    assert "a ping of 192.0.2.1 by the guest agent of default/web" in proof_of(planned)
+    cluster, _, _ = connect("asker", str(job.server.kubeconfig("asker")))
+    with pytest.raises(Unreachable):
+        cluster.exec(guest, "main", ["true"], timeout=30)  # worker-01 is no more than an object here
+    cluster.close()
+    allowed = (*WRITER, ("ClusterRole", "ovsplan-guest-reader"))
+    assert beyond(job.server, "asker", allowed) == set()
