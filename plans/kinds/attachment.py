@@ -216,10 +216,8 @@ def _how(
         return "restart", f"its guest has it only after a migration or a restart: {how}"
     if why := plugging.why_not(vm, edits, pending, facts):
         return "restart", f"no hotplug: {why}: {how}"
-    return (
-        "hotplug",
-        "it runs on: the card is plugged into its guest, by a live migration if KubeVirt asks for one",
-    )
+    way = "plugged into" if plugging.plugs([*edits, *pending]) else "unplugged from"
+    return "hotplug", f"it runs on: the card is {way} its guest, by a live migration if KubeVirt asks for one"
 
 
 def _verb(edits: Sequence[Card], template: Template) -> Any:
@@ -265,12 +263,14 @@ def fragment(change: Change, context: Context) -> Action:
         "vm": vm, "cards": change.data["cards"], "original": change.data["original"],
         "grace": facts.value(f"{at}/grace", 0),
     }  # fmt: skip
-    words = ", ".join(f"{c.name} {c.told()}" for c in map(card_of, change.data["cards"]))
+    wanted = _cards_of(args)
+    words = ", ".join(f"{card.name} {card.told()}" for card in wanted)
+    hot = "plug into" if plugging.plugs(wanted) else "unplug from"
     own = {"own": facts.value("cluster/own-migrations") is True} if plug else {}
     undo = Invocation("attach@1", {**args, "cards": _as_they_are(change, facts)}, (f"machine:{vm}",))
     return Action(
         id=f"attachment/{vm}/{'hotplug' if plug else 'attach'}", routine="hotplug@1" if plug else "attach@1",
-        title=f"{'plug into' if plug else 'stop, edit, start' if change.vms else 'edit'} {vm}: {words}", address=change.address,
+        title=f"{hot if plug else 'stop, edit, start' if change.vms else 'edit'} {vm}: {words}", address=change.address,
         args={**args, **own}, reads=(f"machine:{vm}", *(("migrations",) if plug else ())),
         expect=(
             Check(at, "present", why="the VM that the plan saw"),

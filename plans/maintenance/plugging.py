@@ -59,6 +59,11 @@ def _plugged(vm: str, card: Card) -> Check:
     return Check(at, "has", ["domain", "multus-status"], f"{card.name} is not plugged yet")
 
 
+def plugs(wanted: Sequence[Card]) -> bool:
+    """Whether any of the cards is to come; else they are to go."""
+    return any(card.nad for card in wanted)
+
+
 def why_not(vm: str, edits: Sequence[Card], pending: Sequence[Card], facts: Facts) -> str:
     """Why cards can't get into, or out of, a guest that runs on; empty when they can."""
     template = template_of(vm, facts)
@@ -107,22 +112,24 @@ def _listed(template: Template) -> dict[str, Any]:
 
 def perhaps_migrated(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """The migration that `plugged` may make, for the plan to show."""
-    return (_migration(args["vm"], facts, Done(KNOWN_AFTER_APPLY))[1],)
+    return (_migration(args, facts, Done(KNOWN_AFTER_APPLY))[1],)
 
 
-def _migration(vm: str, facts: Facts, done: Done) -> tuple[str, Create]:
+def _migration(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, Create]:
+    vm, word = args["vm"], "plug" if plugs([card_of(card) for card in args["cards"]]) else "unplug"
     uid = (facts.value(f"machine/{vm}") or {}).get("uid", "")
     name = migration_name(done.run, uid, "hotplug", 1)
-    title = f"live-migrate {vm}, as KubeVirt asks for it to plug the card"
+    title = f"live-migrate {vm}, as KubeVirt asks for it to {word} the card"
     return name, migration_op("migrate", title, vm, name)
 
 
 def plugged(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """See the cards plugged into a guest that runs on, once its template has them."""
     vm, at = args["vm"], f"machine/{args['vm']}"
-    checks = tuple(_plugged(vm, card_of(card)) for card in args["cards"])
+    wanted = [card_of(card) for card in args["cards"]]
+    checks = tuple(_plugged(vm, card) for card in wanted)
     if not judge_all(checks, facts):
-        return Finished(f"VM {vm} runs on with its cards plugged")
+        return Finished(f"VM {vm} runs on with {', '.join(f'{card.name} {card.told()}' for card in wanted)}")
     if facts.value(f"{at}/restart-required"):
         return Stop(
             f"KubeVirt can't plug the cards into {vm}, and wants a restart (RestartRequired): {_INSTEAD}"
@@ -134,7 +141,11 @@ def plugged(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"the cards of {vm} are not plugged within {PLUG_DEADLINE:g} s, and KubeVirt does not say why"
         )
     asked = tuple(Check(f"{at}/{word}", "eq", True) for word in ("migration-required", "restart-required"))
-    return _wait("plugged", f"cards plugged into {vm}", checks, PLUG_DEADLINE, unless=asked)
+    return _wait("plugged", _title(vm, wanted), checks, PLUG_DEADLINE, unless=asked)
+
+
+def _title(vm: str, wanted: Sequence[Card]) -> str:
+    return f"cards {'plugged into' if plugs(wanted) else 'unplugged from'} {vm}"
 
 
 def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tuple[Check, ...]) -> Next:
@@ -150,7 +161,7 @@ def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tup
     if args.get("own") and "own" not in done.outcomes and "moved" not in done.outcomes:
         begun = Check(under_way, "present", why=f"KubeVirt has not begun to migrate {vm}")
         return _wait("own", f"KubeVirt migrates {vm}", (begun,), OWN_DEADLINE, unless=checks)
-    name, create = _migration(vm, facts, done)
+    name, create = _migration(args, facts, done)
     at = f"migration/{namespace}/{name}"
     if facts.value(f"{at}/phase") == "Failed":
         reason = (facts.value(at) or {}).get("reason") or "KubeVirt gives no reason"
@@ -159,7 +170,8 @@ def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tup
         return Perform((create,))
     if "settled" in done.outcomes:
         return Stop(f"{vm} was migrated, and its cards are still not plugged")
-    return _wait("settled", f"cards plugged into {vm}", checks, PLUG_DEADLINE)
+    title = _title(vm, [card_of(card) for card in args["cards"]])
+    return _wait("settled", title, checks, PLUG_DEADLINE)
 
 
 def _wait(

@@ -126,17 +126,17 @@ def _marks(stage: Stage, pod: Body, card: Card) -> dict[str, str] | None:
 
 def plug(stage: Stage, pod: Body, cards: Sequence[Card]) -> None:
     """Add a port to br-int for each of a pod's cards that is on a localnet network."""
+    marked = [marks for card in cards if (marks := _marks(stage, pod, card)) is not None]
+    if not marked:
+        return
     digest = hashlib.sha256(pod["metadata"]["uid"].encode()).hexdigest()[:12]
-    view = ovs_view.read(stage.ovsdb(pod["spec"]["nodeName"]))
-    bridge = view.bridges.get(INTEGRATION)
-    taken = {name for name in (bridge.ports if bridge else ()) if name.startswith(f"{digest}_")}
+    bridge = ovs_view.read(stage.ovsdb(pod["spec"]["nodeName"])).bridges.get(INTEGRATION)
+    taken = set(bridge.ports) if bridge else set()
     names = (name for number in count(1) if (name := f"{digest}_{number}") not in taken)
     operations: list[dict[str, Any]] = []
-    for card in cards:
-        if (marks := _marks(stage, pod, card)) is not None:
-            port = next(names)
-            row = {"name": port, "external_ids": ["map", [[key, value] for key, value in marks.items()]]}
-            operations += ovs_view.insert_port(INTEGRATION, port, [row])
+    for port, marks in zip(names, marked, strict=False):
+        row = {"name": port, "external_ids": ["map", [[key, value] for key, value in marks.items()]]}
+        operations += ovs_view.insert_port(INTEGRATION, port, [row])
     _change(stage, pod["spec"]["nodeName"], operations)
 
 

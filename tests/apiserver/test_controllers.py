@@ -140,27 +140,53 @@ def test_a_policy_that_nmstate_refuses_is_retried_and_may_be_edited_in_the_pause
     cluster.write(Delete(ref))
 
 
-def test_a_machine_is_started_moved_and_stopped(cluster: KubernetesCluster, runner: OutsideRunner) -> None:
+def test_a_machine_is_started_moved_given_a_card_and_stopped(
+    cluster: KubernetesCluster, runner: OutsideRunner
+) -> None:
     cluster.write(Create(Ref("v1", "Namespace", "vms"), {}))
-    domain = {
-        "domain": {
-            "memory": {"guest": "2Gi"},
-            "devices": {"interfaces": [{"name": "default", "masquerade": {}}]},
-        }
-    }
-    inside = {**domain, "networks": [{"name": "default", "pod": {}}]}
-    vm = Ref(KUBEVIRT, "VirtualMachine", "web", "vms")
-    cluster.write(Create(vm, {"spec": {"runStrategy": "Always", "template": {"spec": inside}}}))
-    vmi = Ref(KUBEVIRT, "VirtualMachineInstance", "web", "vms")
+    vm, vmi = (Ref(KUBEVIRT, kind, "web", "vms") for kind in ("VirtualMachine", "VirtualMachineInstance"))
+    pod_card = {"name": "default", "masquerade": {}}
+    cluster.write(Create(vm, {"spec": {"runStrategy": "Always", "template": {"spec": wired([pod_card])}}}))
 
-    def on() -> str:
-        return str(((cluster.get(vmi) or {}).get("status") or {}).get("nodeName", ""))
+    def status() -> Any:
+        return (cluster.get(vmi) or {}).get("status") or {}
 
-    first = await_(lambda: ((cluster.get(vmi) or {}).get("status") or {}).get("phase") == "Running" and on())
-    move = Ref(KUBEVIRT, "VirtualMachineInstanceMigration", "move", "vms")
-    cluster.write(Create(move, {"spec": {"vmiName": "web"}}))
-    await_(lambda: (cluster.get(move) or {}).get("status", {}).get("phase") == "Succeeded")
-    assert on() in NODES and on() != first
+    def move(name: str) -> None:
+        ref = Ref(KUBEVIRT, "VirtualMachineInstanceMigration", name, "vms")
+        cluster.write(Create(ref, {"spec": {"vmiName": "web"}}))
+        await_(lambda: (cluster.get(ref) or {}).get("status", {}).get("phase") == "Succeeded")
+
+    def rewire(card: dict[str, Any]) -> None:
+        cluster.write(MergePatch(vm, {"spec": {"template": {"spec": wired([pod_card, card])}}}))
+        await_(lambda: said(cluster.get(vmi), "MigrationRequired").startswith("False"))
+
+    def sources() -> dict[str, str]:
+        return {entry["name"]: entry["infoSource"] for entry in status().get("interfaces", ())}
+
+    first = await_(lambda: status().get("phase") == "Running" and status()["nodeName"])
+    move("move")
+    assert status()["nodeName"] in NODES and status()["nodeName"] != first
     await_(lambda: len(cluster.list("v1", "Pod", namespace="vms").items) == 1)
+    rewire({"name": "net2", "bridge": {}})
+    move("plug")
+    await_(lambda: sources().get("net2") == "domain, multus-status")
+    rewire({"name": "net2", "bridge": {}, "state": "absent"})
+    assert sources()["net2"] == "multus-status"
+    move("unplug")
+    await_(
+        lambda: (
+            (cluster.get(vm) or {})["spec"]["template"]["spec"]["networks"] == wired([pod_card])["networks"]
+        )
+    )
+    assert sources() == {"default": "domain"}
     cluster.write(MergePatch(vm, {"spec": {"runStrategy": "Halted"}}))
     await_(lambda: cluster.get(vmi) is None and not cluster.list("v1", "Pod", namespace="vms").items)
+
+
+def wired(cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """A VM's template with these cards: the one called default on the pod network, the others on NADs of their names."""
+    networks = [
+        {"name": card["name"], **({"pod": {}} if card["name"] == "default" else {"multus": {"networkName": card["name"]}})}
+        for card in cards
+    ]  # fmt: skip
+    return {"domain": {"memory": {"guest": "2Gi"}, "devices": {"interfaces": cards}}, "networks": networks}
