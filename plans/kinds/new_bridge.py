@@ -80,7 +80,7 @@ def _diff_one(
     if not ports:
         return Same(where, node)
     view = facts.value(f"node/{node}/ovs")
-    reasons = _taken(view, bridge, ports)
+    reasons = [*_taken(view, bridge, ports), *_in_use(view, node, ports, facts)]
     if by_policy(network, node, facts):
         reasons += _not_for_nmstate(network, node, ports, facts)
     if reasons:
@@ -103,6 +103,17 @@ def _taken(view: ovs.View, bridge: str, ports: Sequence[str]) -> list[str]:
         for port in ports
         for other in view["bridges"]
         if other != bridge and port in names_on(view, other)
+    ]
+
+
+def _in_use(view: ovs.View, node: str, ports: Sequence[str], facts: Facts) -> list[str]:
+    """Each port on which something rides that is none of Open vSwitch's: it would be cut (H12)."""
+    nics = facts.value(f"node/{node}/nics") or {}
+    held = {port for bridge in view["bridges"] for port in names_on(view, bridge)}
+    return [
+        f"port {port} is in use: {nics[port]['used']} (H12): take that off first, or name another port"
+        for port in ports
+        if port not in held and nics.get(port, {}).get("used")
     ]
 
 

@@ -173,18 +173,35 @@ def nic_requests(node: str) -> tuple[ListRequest]:
 def parse_nics(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`node/<n>/nics`: name → type and MTU of each NIC that nmstate lists; Absent where it reports nothing of the node.
 
-    What Open vSwitch makes itself is no NIC, and neither is the loopback.
+    `used`, of one that something else rides on: by what. What Open vSwitch makes itself is no NIC, and neither is the
+    loopback.
     """
     for item in replies[0] or ():
         interfaces = item.get("status", {}).get("currentState", {}).get("interfaces")
         if interfaces is not None:
             nics = {
-                str(i["name"]): {"type": i.get("type", ""), "mtu": i.get("mtu")}
+                str(i["name"]): {"type": i.get("type", ""), "mtu": i.get("mtu"), **_used(i)}
                 for i in interfaces
                 if i.get("type") not in NO_NICS
             }
             return {f"node/{node}/nics": Known(nics)}
     return {f"node/{node}/nics": ABSENT}
+
+
+def _used(interface: Mapping[str, Any]) -> dict[str, str]:
+    """What rides on a NIC and is cut when a bridge takes it: a bond or bridge that it is in, or an address of the node.
+
+    A VLAN on it is not cut: the kernel takes its frames before the bridge does.
+    """
+    addresses = [
+        str(address.get("ip"))
+        for family in ("ipv4", "ipv6")
+        for address in (interface.get(family) or {}).get("address") or ()
+        if not str(address.get("ip")).lower().startswith("fe80:")
+    ]
+    holder = [f"a port of {interface['controller']}"] if interface.get("controller") else []
+    ways = holder + [f"the node's address {address}" for address in addresses]
+    return {"used": ", ".join(ways)} if ways else {}
 
 
 def _policy(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -210,3 +210,14 @@ def test_no_file_leads_out_of_the_repository() -> None:
     )
     found = {(str(path), hit[0]) for path in files() for hit in words.finditer((ROOT / path).read_text())}
     assert not found
+
+
+def test_every_hazard_that_a_plan_can_show_is_documented() -> None:
+    found = {
+        name
+        for path in (ROOT / "plans").rglob("*.py")
+        for name in re.findall(r"Finding\(\s*\"(H\d\d)\"", path.read_text())
+    }
+    told = (ROOT / "docs" / "hazards.md").read_text().partition("## Cannot arise")[0]
+    assert len(found) > 20
+    assert {name for name in found if name not in told} == set()

@@ -9,7 +9,7 @@ from crash.lives import job_of
 from support.planning import HOT, TARGET, declared, make_world, merged, observed, planned, world_spec
 
 from plans.errors import InputError
-from plans.facts import Facts, Unknown
+from plans.facts import Facts, Known, Unknown
 from plans.planner import make_plan
 
 GONE = "1c7d9e0a-3f52-4b86-9d3e-0a5b7c8d9e0f"
@@ -72,3 +72,29 @@ def test_a_leftover_bridge_is_replaced_to_the_end(tmp_path: Path) -> None:
     with job.world() as world:
         assert all("br-vmdata" not in node["bridges"] for node in world.show()["nodes"].values())
         assert planned(world, declared(HOT)).is_empty
+
+
+NEW_BRIDGE = """\
+apiVersion: ovsplan.io/v1alpha1
+kind: VMNetwork
+metadata: {name: vmnet}
+spec: {bridge: {name: br-vmdata, ports: [bond0]}}
+"""
+
+
+def test_a_nic_that_something_rides_on_is_not_put_on_a_new_bridge(tmp_path: Path) -> None:
+    """H12: nmstate would take it out of its bond, or the node's address with it, and say that all is well."""
+    bare = {
+        "nmstate": "2.2.62",
+        "nodeDefaults": {"mappings": "physnet:br-ex", "bridges": {"br-vmdata": None}},
+    }
+    with make_world(tmp_path / "world", bare) as world:
+        seen = dict(observed(world, declared(NEW_BRIDGE)).items())
+    nics = {**Facts(seen).value("node/worker-01/nics")}
+    nics["bond0"] = {**nics["bond0"], "used": "a port of team0"}
+    plan = make_plan(declared(NEW_BRIDGE), Facts({**seen, "node/worker-01/nics": Known(nics)}), TARGET)
+    blocked = {b.address: b.reasons for n in plan.nodes for b in n.blocked}
+    assert blocked["node/worker-01/bridge/br-vmdata"] == (
+        "port bond0 is in use: a port of team0 (H12): take that off first, or name another port",
+    )
+    assert [n.node for n in plan.nodes if n.changes] == ["worker-02"]

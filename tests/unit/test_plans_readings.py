@@ -334,3 +334,18 @@ def test_a_failed_attempt_is_told_while_the_handler_tries_again_only(
     enactment = {"metadata": {"name": "node1.p"}, "status": SAMPLES[sample]["status"]}
     policy = {"metadata": {"name": "p", "generation": generation}}
     assert read("enactment:node1/p", [policy], [enactment]).get("enactment/node1/p/setback") == said
+
+
+@pytest.mark.parametrize(
+    ("more", "used"),
+    [
+        ({}, None),
+        ({"controller": "bond0"}, "a port of bond0"),
+        ({"ipv4": {"address": [{"ip": "192.0.2.7", "prefix-length": 24}]}}, "the node's address 192.0.2.7"),
+        ({"ipv6": {"address": [{"ip": "fe80::1", "prefix-length": 64}]}}, None),
+    ],
+)
+def test_what_rides_on_a_nic_is_told(more: dict[str, Any], used: str | None) -> None:
+    nic = {"name": "ens33", "type": "ethernet", "state": "up", "mtu": 1500, **more}
+    found = read("nics:w", [{"status": {"currentState": {"interfaces": [nic]}}}]).value("node/w/nics")
+    assert found["ens33"].get("used") == used
