@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from plans import ovs
-from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.actions import Action, Done, Finished, Next, Stop, routine
 from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Same
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy
@@ -18,10 +18,8 @@ from plans.desired.names import OWNED_LOCALNETS
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds.new_bridge import names_on
 from plans.nmstate import documents, names, policies
-from plans.ops import Record
 from plans.selection import matches
 
-ATTEMPTS = 3
 NODES_BRIDGE = "br-ex"
 OWNED_BRIDGES = (NODES_BRIDGE, ovs.INTEGRATION_BRIDGE)
 OUTSIDE = "let a VMNetwork move what rides on it, or convert the node outside ovsplan"
@@ -46,27 +44,26 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
             )
         case Unknown(why):
             return Blocked(where, node, (why,))
-    have = facts.value(f"policy/{name}")
-    state = policies.state(facts, node, name)
-    if have and documents.same(have["document"], document) and state == "available":
+    own = names.node_name(policy, node)
+    if any(_is_enacted(one, document, node, facts) for one in (name, own)):
         return Same(where, node)
-    if (
-        policies.exists(facts, names.node_name(policy, node))
-        and policies.state(facts, node, names.node_name(policy, node)) == "available"
-    ):
-        own = facts.value(f"policy/{names.node_name(policy, node)}")
-        if documents.same(own["document"], document):
-            return Same(where, node)
     if reasons := _moves_traffic(policy, node, facts):
         return Blocked(where, node, tuple(reasons))
+    have, state = facts.value(f"policy/{name}"), policies.state(facts, node, name)
     before = documents.in_words(have["document"]) if have else "absent"
     same = have and documents.same(have["document"], document)
     return Change(
         address=where, kind="native", node=node, verb="~" if have else "+",
         before=f"{before}, {state}" if same else before, after=documents.in_words(document),
         why=f"policy {name} of the files selects {node}",
-        data={"policy": name, "own": names.node_name(policy, node), "document": dict(document)},
+        data={"policy": name, "own": own, "document": dict(document)},
     )  # fmt: skip
+
+
+def _is_enacted(name: str, document: documents.Document, node: str, facts: Facts) -> bool:
+    have = facts.value(f"policy/{name}")
+    said = bool(have) and documents.same(have["document"], document)
+    return said and policies.state(facts, node, name) == "available"
 
 
 def _moves_traffic(policy: NativePolicy, node: str, facts: Facts) -> list[str]:
@@ -206,18 +203,26 @@ def preflight(change: Change, facts: Facts) -> tuple[Check, ...]:
 def verify(change: Change, context: Context) -> tuple[Check, ...]:
     """What the policy maps is mapped, to a bridge that has an uplink (H53: a mistyped NIC is no error to nmstate).
 
-    What the node had besides is still there: OVN-Kubernetes' mappings, and a live uplink of every bridge that had one.
+    What the node had besides is still there: OVN-Kubernetes' mappings, and a live uplink of every bridge that had one which
+    the policy does not take away or down. Of those that it does nothing is asked: a card that is `absent` is left by
+    NetworkManager alone, and stays on a bridge that `ovs-vsctl` made.
     """
     at, document = f"node/{change.node}/ovs", change.data["document"]
     before, view = context.facts.value(f"{at}/mappings", {}), context.facts.value(at, {"bridges": {}})
     pairs = documents.mapped_pairs(document)
     kept = {n: before[n] for n in OWNED_LOCALNETS if n in before}
     gone = documents.switched_off(document)
-    live = {b for b in view["bridges"] if b not in gone and ovs.live_uplinks(view, b)}
+    live = {b for b in view["bridges"] if b not in gone and _staying(view, b, gone)}
     return (
         *(Check(f"{at}/mapping/{n}", "eq", bridge) for n, bridge in sorted({**pairs, **kept}.items())),
         *(Check(f"{at}/bridge/{bridge}/uplinks", "min", 1) for bridge in sorted({*pairs.values(), *live})),
     )
+
+
+def _staying(view: ovs.View, bridge: str, gone: Mapping[str, str]) -> list[str]:
+    """The NICs that carry a bridge's traffic now, and that the policy leaves up."""
+    kept = (nics for port, nics in ovs.uplinks(view, bridge).items() if port not in gone)
+    return [nic["name"] for nics in kept for nic in nics if ovs.is_alive(nic) and nic["name"] not in gone]
 
 
 FRAGMENTS: dict[str, Fragment] = {"nncp": nncp}
@@ -244,35 +249,10 @@ def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
 def enact(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Bring a policy into force on one node, and see what came of it on the node itself."""
     node, name = args["node"], args["policy"]
-    for path in ("cluster/nmstate", f"node/{node}/ovs"):
-        if isinstance(fact := facts.get(path), Unknown):
-            return Stop(f"cannot tell how policy {name} stands on {node}: {fact.why}", unsure=True)
-    state = policies.state(facts, node, name)
-    if not policies.in_force(args, facts):
-        if (wait := policies.not_editable(args, facts, done)) is not None:
-            return wait
-        if "before" not in done.outcomes:
-            return Perform(
-                (Record(label="before", title=f"record the switch of {node}", views=(f"ovs:{node}",)),)
-            )
-        if done.attempts.get("policy", 0) >= ATTEMPTS:
-            return Stop(
-                f"policy {name} was changed {ATTEMPTS} times after it was applied: somebody else edits it",
-                moved=True,
-            )
-        deadline = policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
-        return Perform(
-            (
-                policies.enforce_op("policy", args, facts),
-                policies.await_enactment("enacted", node, name, deadline=deadline),
-            )
-        )
-    if state in policies.OVER[1:]:
-        return Stop(policies.failure(facts, node, name))
-    if state != "available":
-        if "again" in done.outcomes:
-            return Stop(policies.failure(facts, node, name))
-        return Perform((policies.await_enactment("again", node, name),))
+    if isinstance(fact := facts.get(f"node/{node}/ovs"), Unknown):
+        return Stop(f"cannot tell how policy {name} stands on {node}: {fact.why}", unsure=True)
+    if (upcoming := policies.enforced(args, facts, done)) is not None:
+        return upcoming
     if strange := _internal(args, facts):
         return Stop(
             f"policy {name} is Available on {node}, and OVS made {', '.join(strange)} itself: the node has no such card (H53)"

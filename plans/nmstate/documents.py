@@ -224,11 +224,12 @@ def in_words(document: Document) -> str:
     """A document as a title says it."""
     parts = [f"map {localnet} to {bridge}" for localnet, bridge in mapped_pairs(document).items()]
     parts += [f"unmap {e.get('localnet')}" for e in _mappings(document) if e.get("state") == "absent"]
-    parts += [f"{name} absent" for name in removed_bridges(document)]
+    parts += [f"{name} {state}" for name, state in switched_off(document).items()]
     up = [i for i in _interfaces(document) if i.get("state", "up") == "up"]
     parts += [f"MTU {i['mtu']} on {i.get('name')}" for i in up if "mtu" in i]
     rest = [str(i.get("name")) for i in up if "mtu" not in i]
     parts += [f"{', '.join(rest)} up"] if rest else []
+    parts += sorted(section for section in document if section not in ("interfaces", "ovn"))
     return ", ".join(parts) or "nothing"
 
 

@@ -417,7 +417,9 @@ def await_ended(label: str, node: str, name: str) -> Wait:
     )
 
 
-def enforced(args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes) -> Perform | Stop | None:
+def enforced(
+    args: Mapping[str, Any], facts: Facts, done: Done, changes: Changes = ()
+) -> Perform | Stop | None:
     """The policy of a step brought into force and awaited; None when nmstate says that it is enacted.
 
     `changes` is what its enactment is believed to change on the node.

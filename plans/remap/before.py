@@ -12,7 +12,7 @@ from plans import ovs
 from plans.actions import Done, Perform, Stop
 from plans.checks import Check
 from plans.facts import Facts, Known, Unknown
-from plans.guests import unclear_attachments
+from plans.guests import guests, unclear_attachments
 from plans.ops import Record, Wait
 from plans.readings.node import LISTEN
 
@@ -50,6 +50,21 @@ def readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
     if args["bridge"] and not ovs.live_uplinks(view, args["bridge"]):
         return Stop(f"bridge {args['bridge']} on {node} has no uplink with its link up (H03)", moved=True)
     return view
+
+
+def still_here(args: Mapping[str, Any], facts: Facts) -> Stop | None:
+    """Why a cold remap must not be: VMs that it would cut."""
+    node, localnet = args["node"], args["localnet"]
+    left = sorted({guest.vm for guest in guests(facts, node, localnet)})
+    if not left:
+        return None
+    commands = "; ".join(f"virtctl migrate {vm.partition('/')[2]} -n {vm.partition('/')[0]}" for vm in left)
+    them = "it" if len(left) == 1 else "them"
+    return Stop(
+        f"{node} still runs {', '.join(left)}, on {localnet}, which the plan did not see there: a cold remap would cut "
+        f"{them}. Migrate or stop {them} (`{commands}`), then `ovsplan apply` goes on",
+        moved=True,
+    )
 
 
 def ovn_settle(args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | None:

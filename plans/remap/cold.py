@@ -12,7 +12,7 @@ from typing import Any
 from plans import ovs, transactions
 from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.facts import Facts, Known, Unknown, show
-from plans.guests import guests, switch_ports_of
+from plans.guests import switch_ports_of
 from plans.ops import AnyOp, Transact
 from plans.remap import before
 
@@ -47,17 +47,8 @@ def cold_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if isinstance(view, Stop):
         return view
     node, localnet, to = args["node"], args["localnet"], args["bridge"]
-    left = sorted({g.vm for g in guests(facts, node, localnet)})
-    if left:
-        commands = "; ".join(
-            f"virtctl migrate {vm.partition('/')[2]} -n {vm.partition('/')[0]}" for vm in left
-        )
-        return Stop(
-            f"{node} still runs {', '.join(left)}, on {localnet}, which the plan did not see there: a cold remap would cut "
-            f"{'it' if len(left) == 1 else 'them'}. Migrate or stop {'it' if len(left) == 1 else 'them'} (`{commands}`), then "
-            "`ovsplan apply` goes on",
-            moved=True,
-        )
+    if (stay := before.still_here(args, facts)) is not None:
+        return stay
     if (wait := before.ovn_settle(args, facts, done)) is not None:
         return wait
     lsps = list(switch_ports_of(facts, view, localnet))

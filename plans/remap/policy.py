@@ -13,7 +13,7 @@ from plans import ovs, transactions
 from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import Facts, Unknown
-from plans.guests import guests, switch_ports_of
+from plans.guests import switch_ports_of
 from plans.nmstate import policies
 from plans.ops import AnyOp, Transact, Wait
 from plans.remap import before, cold, hot
@@ -101,21 +101,8 @@ def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         policies.state(facts, node, name) not in ("waiting", "available", "unknown")
         and "withdrawn" not in done.outcomes
     ):
-        gone = Check(
-            policies.state_path(node, name),
-            "absent",
-            why="an apply that runs is completed, also after the delete",
-        )
-        return Perform(
-            (
-                Wait(
-                    label="withdrawn",
-                    title=f"policy {name} ended on {node}",
-                    checks=(gone,),
-                    deadline=policies.EDIT_DEADLINE,
-                ),
-            )
-        )
+        # An apply that runs is completed, also after the delete: what it writes is waited for.
+        return Perform((policies.await_ended("withdrawn", node, name),))
     current = ovs.parse_mappings(view["mapping"]).get(localnet)
     if current and not ovs.live_uplinks(view, current):
         for bridge in (args["bridge"], args["from"]):
@@ -139,11 +126,8 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     node, name, to = args["node"], args["policy"], args["bridge"]
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    if args["cold"] and (left := sorted({g.vm for g in guests(facts, node, args["localnet"])})):
-        return Stop(
-            f"{node} still runs {', '.join(left)}, which use {args['localnet']}: a cold remap would cut them. Move them away (`virtctl migrate`), then `ovsplan apply` goes on",
-            moved=True,
-        )
+    if args["cold"] and (stay := before.still_here(args, facts)) is not None:
+        return stay
     if (settle := before.ovn_settle(args, facts, done)) is not None:
         return settle
     if not policies.in_force(args, facts):

@@ -1,12 +1,13 @@
-"""A whole run that leads nodes by a label, on the twin: what it says at its end, and that a later node needs just that.
+"""Whole runs by policies on the twin, in the worlds of cases: what they say at their end, and that it is the end.
 
-Invariant: the world is the one of the case `policy/labelled`.
+Invariant: the world and the files are those of the case that is named.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cases.test_cases import load
 from crash.lives import Job, job_of
 from support.planning import world_spec
@@ -16,9 +17,9 @@ from providers.ports import MergePatch, Ref
 SENTENCE = "A node that comes later is held by policy br-vmdata-migrated once it has br-phy and the label"
 
 
-def site(folder: Path) -> Job:
-    case = load("policy/labelled")
-    return job_of(folder / "job", world_spec(case["world"]), {"vmnet.yaml": case["desired"]})
+def site(folder: Path, name: str = "policy/labelled") -> Job:
+    case = load(name)
+    return job_of(folder / "job", world_spec(case["world"]), {"desired.yaml": case["desired"]})
 
 
 def test_the_plan_and_the_run_end_with_what_a_later_node_needs(tmp_path: Path) -> None:
@@ -47,3 +48,11 @@ def test_the_label_alone_brings_a_later_node_under_the_policy(tmp_path: Path) ->
         world.edit().cluster.write(MergePatch(node, labels))
         world.tick(10)
     assert "H07" not in job.run("plan").out
+
+
+@pytest.mark.parametrize("name", ["native/new", "policy/left-half-way-under-another-name"])
+def test_after_a_run_nothing_is_left_to_do(name: str, tmp_path: Path) -> None:
+    job = site(tmp_path, name)
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    assert "No changes." in job.run("plan").out
