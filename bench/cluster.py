@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, cast
 
 from bench import site
-from bench.reading import DESIRED
+from bench.reading import DESIRED, PROFILE
 from bench.results import Bar, CannotRun, Result, spread
 from plans.readings import NoReply, reading
 from providers.interpreters import Interpreter
@@ -61,6 +61,9 @@ _PROGRAMS = {
     "ovs-vsctl": "echo vmnet:br-vmdata",
     "ovs-appctl": "echo system@ovs-system:",
     "ovn-appctl": "echo ovn-controller 25.03.0",
+    "nmcli": f"echo {PROFILE}",
+    "ping": "echo 1 packets transmitted, 1 received",
+    "pidof": "exit 1",
 }
 
 
@@ -188,7 +191,8 @@ def _ask_both_ways(server: ApiServer, seen: Measured, programs: Path) -> None:
 
 def _observe(nodes: PodNodes, node: str) -> None:
     """What a plan asks of a node."""
-    requests = [r for view in ("ovs", "ovn", "dp") for r in reading(f"{view}:{node}", 0.0).requests]
+    views = (f"ovs:{node}", f"ovn:{node}", f"dp:{node}", f"profiles:{node}", f"ping:{node}:192.0.2.1")
+    requests = [request for view in views for request in reading(view, 0.0).requests]
     replies = Interpreter(cast(World, nodes)).ask(requests)  # of a world only its nodes are asked here
     assert not any(isinstance(reply, NoReply) for reply in replies), replies
 
@@ -281,7 +285,7 @@ def _result(seen: Measured, nodes: int) -> Result:
         ),
         (
             f"round trips: {ours:,.0f} of ours, all of the API's requests included, for the whole switch, the datapath's "
-            f"ports and OVN's version; {theirs:,.0f} of the loop, {theirs / ours:.1f} times ours, for {', '.join(LOOP)}, "
+            f"ports, OVN's version, NetworkManager's profiles and a ping of the gateway; {theirs:,.0f} of the loop, {theirs / ours:.1f} times ours, for {', '.join(LOOP)}, "
             "an `oc debug` each",
             f"had an `oc debug` only the {_CREATE_AWAIT_ENTER_DELETE} requests that it cannot do without (make a pod, await "
             f"it, enter it, delete it): {least:,}, {least / ours:.1f} times ours",

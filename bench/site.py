@@ -17,6 +17,7 @@ NETWORKS = 4
 POLICY = "br-vmdata"
 NODE_VERSION = "5.14.0-570.el9.x86_64"
 _TIME = "2026-01-15T01:00:00Z"
+_ROUTE = {"destination": "0.0.0.0/0", "next-hop-interface": "br-ex", "next-hop-address": "192.168.255.254"}
 _IMAGES, _PODS_SEEN, _FEATURES = 20, 12, 24
 _MEMORY = "67108864Ki"
 
@@ -160,7 +161,7 @@ def state(number: int) -> Object:
         "status": {
             "currentState": {
                 "interfaces": [_interface(name) for name in (*names, *pods)],
-                "routes": {"running": [{"destination": "0.0.0.0/0", "next-hop-interface": "br-ex"}] * 8},
+                "routes": {"running": [_ROUTE] * 8},
             },
             "handlerNmstateVersion": "nmstatectl 2.2.62", "lastSuccessfulUpdateTime": _TIME,
         },

@@ -36,6 +36,14 @@ def node_views(node: str, desired: Desired | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"ovs:{node}", f"ovn:{node}", f"dp:{node}", *more)))
 
 
+def likely_views(node: str, cluster: Facts) -> tuple[str, ...]:
+    """What `closer_views` will name of a node on which nmstate runs, if a policy will be delivered there."""
+    gateway = cluster.get(f"node/{node}/nmstate/gateway")
+    if not isinstance(cluster.get(f"node/{node}/nmstate/version"), Known):
+        return ()
+    return (f"profiles:{node}", *([f"ping:{node}:{gateway.value}"] if isinstance(gateway, Known) else []))
+
+
 def closer_views(desired: Desired, facts: Facts) -> tuple[str, ...]:
     """What is asked besides of each node on which a policy will be delivered, once its switch and the cluster are known.
 

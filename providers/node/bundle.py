@@ -34,13 +34,24 @@ _NOT_BEGUN = (125, 126, 127)
 Run = Callable[[Sequence[str], float], Finished]
 """Runs words, with so many seconds for their end to be heard of. Raises a PortError."""
 
+Lead = Callable[[Command], Sequence[str]]
+"""The words before a command's own, which lead on to where its program is."""
+
+
+def _straight(command: Command) -> Sequence[str]:
+    return ()
+
 
 def run_all(
-    commands: Sequence[Command], environment: Sequence[str], run: Run, alone: Callable[[Command], Finished]
+    commands: Sequence[Command],
+    environment: Sequence[str],
+    run: Run,
+    alone: Callable[[Command], Finished],
+    lead: Lead = _straight,
 ) -> list[Finished | PortError]:
     """What each command came to, in order: by `run` together, or each `alone` where together is no gain, or too long."""
     token = secrets.token_hex(16)
-    text = script(commands, environment, token)
+    text = script(commands, environment, token, lead)
     if len(commands) <= 1 or len(text.encode()) > LONGEST:
         return [attempted(alone, command) for command in commands]
     try:
@@ -58,7 +69,9 @@ def attempted(alone: Callable[[Command], Finished], command: Command) -> Finishe
         return error
 
 
-def script(commands: Sequence[Command], environment: Sequence[str], token: str) -> str:
+def script(
+    commands: Sequence[Command], environment: Sequence[str], token: str, lead: Lead = _straight
+) -> str:
     """For a POSIX shell on the node; it needs coreutils' timeout. `environment` are words before each command."""
     asking = _ASK.format(
         say_end=shlex.quote(_SAY_END),
@@ -66,7 +79,7 @@ def script(commands: Sequence[Command], environment: Sequence[str], token: str) 
         environment=shlex.join(environment),
         token=token,
     )
-    return asking + "\n".join(shlex.join(["ask", f"{c.timeout:.2f}", *c.argv]) for c in commands)
+    return asking + "\n".join(shlex.join(["ask", f"{c.timeout:.2f}", *lead(c), *c.argv]) for c in commands)
 
 
 def unpacked(commands: Sequence[Command], token: str, told: Finished) -> list[Finished | PortError]:

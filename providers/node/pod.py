@@ -56,6 +56,9 @@ _NMSTATE = _Host("openshift-nmstate", ("component", "kubernetes-nmstate-handler"
 _DEBUG_ENTER = ("chroot", "/host")
 
 _OVN = (_OVNKUBE, _MULTUS)
+_BESIDE_OVN = (
+    *("sh", "-c", 'pid=$(pidof -s ovn-controller) || exec "$@"; exec nsenter -t "$pid" -m -- "$@"', "sh"),
+)
 _LACKING = (126, 127)
 
 _Begin = Callable[[Container, Sequence[str]], Finished]
@@ -95,28 +98,31 @@ class PodShell:
         return self._in_pod(_order(argv[0]), deadline, begin)
 
     def run_all(self, commands: Sequence[Command]) -> list[Finished | PortError]:
-        """See `providers.ovsdb.over_shell.BundlingShell`: one exec for all that one container can run."""
-        found: dict[int, Finished | PortError] = {}
-        for hosts, numbers in _grouped(commands).items():
-            together = [commands[number] for number in numbers]
-            found.update(zip(numbers, self._together(hosts, together), strict=True))
-        return [found[number] for number in range(len(commands))]
+        """See `providers.ovsdb.over_shell.BundlingShell`: one exec, in the pod from which the whole node is reached."""
 
-    def _together(self, hosts: tuple[_Host, ...], commands: Sequence[Command]) -> list[Finished | PortError]:
         def run(words: Sequence[str], seconds: float) -> Finished:
             deadline = time.monotonic() + max(command.timeout for command in commands)
 
             def begin(container: Container, enter: Sequence[str]) -> Finished:
                 return self._execs.run(container, [*enter, *words], stdin=b"", timeout=seconds + ANSWER)
 
-            return self._in_pod(hosts, deadline, begin)
+            return self._in_pod((_MULTUS,), deadline, begin)
 
         def alone(command: Command) -> Finished:
             return self.run(command.argv, timeout=command.timeout)
 
-        ends = run_all(commands, self._environment, run, alone)
+        try:
+            places, node = self._places, self._node
+            apart = not places.has(node, _MULTUS) and places.has(node, _OVNKUBE)
+        except PortError as error:
+            return [error] * len(commands)
+        if apart:
+            return [attempted(alone, command) for command in commands]
+        ends = run_all(commands, self._environment, run, alone, _lead)
         return [
-            attempted(alone, command) if _is_lacking(end) and _order(command.argv[0]) != hosts else end
+            attempted(alone, command)
+            if _is_lacking(end) and _order(command.argv[0])[0] is not _MULTUS
+            else end
             for command, end in zip(commands, ends, strict=True)
         ]
 
@@ -190,6 +196,10 @@ class _Places:
                 return container, host.enter
         return self._debug.on(node, deadline), _DEBUG_ENTER
 
+    def has(self, node: str, host: _Host) -> bool:
+        """Whether a pod of that kind is on `node`."""
+        return self._on(host, node) is not None
+
     def forget(self, node: str) -> None:
         """What was known of the node's pods has turned out to be old."""
         with self._lock:
@@ -227,13 +237,9 @@ def _order(program: str) -> tuple[_Host, ...]:
     return (_MULTUS,)
 
 
-def _grouped(commands: Sequence[Command]) -> dict[tuple[_Host, ...], list[int]]:
-    """Which commands go together, by number, and where to: OVN's own pods have Open vSwitch's programs as well."""
-    orders = [_order(command.argv[0]) for command in commands]
-    groups: dict[tuple[_Host, ...], list[int]] = {}
-    for number, order in enumerate(orders):
-        groups.setdefault(_OVN if _OVN in orders and _OVNKUBE in order else order, []).append(number)
-    return groups
+def _lead(command: Command) -> Sequence[str]:
+    """How a program is found from the host: OVN's are in the container of ovn-controller, if that runs in one."""
+    return _BESIDE_OVN if _order(command.argv[0]) == _OVN else ()
 
 
 def _is_lacking(end: Finished | PortError) -> bool:

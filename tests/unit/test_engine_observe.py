@@ -9,7 +9,7 @@ from support.planning import HOT, declared, make_world
 
 from engine.observe import observe, observe_for_plan, values
 from plans.facts import Facts, Known, Unknown
-from plans.ops import CommandRequest
+from plans.ops import CommandRequest, ListRequest
 from plans.readings import NoReply
 from providers.interpreters import Interpreter
 
@@ -20,12 +20,14 @@ class Counting:
     def __init__(self, hands: Interpreter) -> None:
         self._hands = hands
         self.asked: list[Any] = []
+        self.journeys: list[Any] = []
 
     def await_news(self, requests: Any, seconds: float) -> bool:
         return False
 
     def ask(self, requests: Any) -> Any:
         self.asked += requests
+        self.journeys.append(requests)
         return self._hands.ask(requests)
 
     def perform(self, op: Any) -> Any:
@@ -102,17 +104,22 @@ POLICY_WORLD = {
 }
 
 
-def test_only_a_node_that_a_policy_will_change_is_asked_for_profiles_and_a_ping(tmp_path: Path) -> None:
+def test_profiles_and_a_ping_are_asked_along_and_count_where_a_policy_will_change_a_node(
+    tmp_path: Path,
+) -> None:
     keep = HOT.replace(", replaces: {bridge: br-vmdata}", "")
     with make_world(tmp_path / "world", POLICY_WORLD) as world:
         hands = Counting(Interpreter(world))
         facts = observe_for_plan(hands, world.clock, declared(keep))
-    asked = {(r.node, r.argv[0]) for r in hands.asked if isinstance(r, CommandRequest)}
-    assert {pair for pair in asked if pair[1] in ("nmcli", "ping")} == {
-        ("worker-01", "nmcli"),
-        ("worker-01", "ping"),
-    }
+    journeys = [
+        {request.node for request in asked if not isinstance(request, ListRequest)}
+        for asked in hands.journeys
+    ]
+    assert [nodes for nodes in journeys if nodes] == [{"worker-01", "worker-02"}]
     assert facts.value("node/worker-01/ping/198.51.100.1") is True
+    assert isinstance(facts.get("node/worker-01/profiles"), Known)
+    assert not isinstance(facts.get("node/worker-02/profiles"), Known)
+    assert not isinstance(facts.get("node/worker-02/ping/198.51.100.1"), Known)
 
 
 def test_without_nmstate_no_node_is_asked_for_profiles_or_a_ping(tmp_path: Path) -> None:
