@@ -2,7 +2,8 @@
 
 The one invariant: at no moment do two policies that contradict each other match one node (H04). The replaced ones are
 exported and deleted before the first node (deleting reverts nothing); each node then has one of its own; and the shared
-one, for today's and tomorrow's nodes, is applied when every node is as it says.
+one, for today's and tomorrow's nodes, is applied when every node is as it says. How that is done is in
+`plans.nmstate.steps`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans import ovs
-from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
+from plans.actions import Action
 from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase, Same, Survey
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy, VMNetwork
@@ -19,14 +20,8 @@ from plans.facts import Absent, Facts, Known, Unknown
 from plans.nmstate import documents, names, policies
 from plans.nmstate.former import former
 from plans.nmstate.ownership import made_by_network_manager
-from plans.ops import AnyOp, ListRequest, Record, Wait
+from plans.nmstate.steps import AT_ONCE
 from plans.selection import nodes_of_policy, selected_nodes
-
-GONE_DEADLINE = 60.0
-"""Seconds for the handlers to drop the enactments of a deleted policy (measured: 2 to 70 ms)."""
-
-AT_ONCE = 1
-"""maxUnavailable of the shared policy: one failed node must not let half the others follow (H07)."""
 
 
 def address(name: str) -> str:
@@ -384,115 +379,3 @@ def afterwards(desired: Desired, facts: Facts, changes: Sequence[Change]) -> tup
 
 
 KIND = ClusterKind("policy", fragment, diff, verify, afterwards=afterwards)
-
-
-@routine("withdraw-policy@1")
-def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """Export a policy, delete it, and see its enactments gone."""
-    name = args["policy"]
-    if isinstance(fact := facts.get(f"policy/{name}"), Unknown):
-        return Stop(f"cannot tell whether policy {name} is there: {fact.why}", unsure=True)
-    if isinstance(fact, Known):
-        if "export" not in done.outcomes:
-            return Perform(
-                (
-                    Record(
-                        label="export",
-                        title=f"export policy {name}",
-                        views=(f"policy:{name}",),
-                        requests=(ListRequest(*policies.POLICY, fields=(("metadata.name", name),)),),
-                    ),
-                )
-            )
-        if facts.value(f"policy/{name}/editable") is False and "ended" not in done.outcomes:
-            # An apply that runs is completed, also after the policy is deleted: it would strike later (H39).
-            return Perform((policies.await_editable("ended", name),))
-        if done.attempts.get("delete", 0) >= 3:
-            return Stop(f"policy {name} comes back after it is deleted: somebody else makes it", moved=True)
-        return Perform((policies.delete_op("delete", name, facts, tuple(args["nodes"])),))
-    left = facts.value(f"policy/{name}/enacted-on", [])
-    if not left:
-        return Finished(f"policy {name} is gone; its export is kept with the run")
-    if "gone" in done.outcomes:
-        return Finished(f"policy {name} is gone; the handler of {', '.join(left)} has not noticed yet")
-    return Perform((_await_gone("gone", name),))
-
-
-def _await_gone(label: str, name: str) -> Wait:
-    check = Check(f"policy/{name}/enacted-on", "eq", [], f"an enactment of policy {name} is still there")
-    # A policy and its enactments, all gone, have no path of their own any more: absent is as good.
-    return Wait(
-        label=label,
-        title=f"enactments of {name} gone",
-        checks=(check,),
-        unless=(Check(check.path, "absent"),),
-        deadline=GONE_DEADLINE,
-    )
-
-
-@routine("prepare-policy@1")
-def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """Have a policy there that selects nobody yet."""
-    name = args["policy"]
-    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
-        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE)
-    if policies.is_applied(facts, wanted):
-        return Finished(f"policy {name} is there")
-    if (wait := policies.not_editable(args, facts, done)) is not None:
-        return wait
-    if done.attempts.get("policy", 0) >= 3:
-        return Stop(
-            f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
-        )
-    return Perform((policies.write_op("policy", wanted, facts),))
-
-
-@routine("finalise-policy@1")
-def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """Apply the shared policy, await each node's enactment, then drop the policies of single nodes."""
-    name, nodes = args["policy"], args["nodes"]
-    if isinstance(served := facts.get("cluster/nmstate"), Unknown):
-        return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    if isinstance(listed := facts.get("cluster/nodes"), Unknown):
-        return Stop(f"cannot tell which nodes policy {name} selects: {listed.why}", unsure=True)
-    matching = policies.selected(facts, args["selector"])
-    if strangers := sorted(set(matching) - set(nodes)):
-        return Stop(
-            f"{', '.join(strangers)} came under policy {name} since the plan, and would be changed at one stroke, its VMs there: "
-            "plan again, which leads it there like the others",
-            moved=True,
-        )
-    nodes = [node for node in nodes if node in matching]
-    wanted = policies.body(name, args["selector"], args["document"], args["at_once"])
-    if not policies.is_applied(facts, wanted):
-        editable = facts.get(f"policy/{name}/editable")
-        if isinstance(editable, Known) and not editable.value and "editable" not in done.outcomes:
-            return Perform((policies.await_editable("editable", name),))
-        if done.attempts.get("policy", 0) >= 3:
-            return Stop(
-                f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
-            )
-        return Perform((policies.write_op("policy", wanted, facts),))
-    _, available, failed = (facts.value(path, []) for path in policies.by_node(name))
-    left = [node for node in nodes if node not in available]
-    if over := [node for node in left if node in failed]:
-        return Stop(policies.failure(facts, over[0], name))
-    if left and "enacted" in done.outcomes:
-        more = len(left) - 1
-        others = f"; {more} more node{' is' if more == 1 else 's are'} still to come" if more else ""
-        return Stop(policies.failure(facts, left[0], name) + others)
-    if left:
-        return Perform((policies.await_everywhere("enacted", nodes, name),))
-    drops: list[AnyOp] = [
-        policies.delete_op(f"drop:{policy}", policy, facts)
-        for policy in args["drop"]
-        if policies.exists(facts, policy)
-    ]
-    if drops and all(done.attempts.get(op.label, 0) < 3 for op in drops):
-        return Perform(tuple(drops))
-    if drops:
-        return Stop(
-            f"policies come back after they are deleted: {', '.join(op.label.partition(':')[2] for op in drops)}"
-        )
-    return Finished(f"policy {name} is Available on {len(nodes)} nodes")
