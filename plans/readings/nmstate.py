@@ -147,8 +147,11 @@ def profile_requests(node: str) -> tuple[CommandRequest]:
 
 
 def parse_profiles(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`node/<n>/profiles`: their UUIDs, sorted."""
-    return {f"node/{node}/profiles": Known(sorted(_UUID.findall(replies[0])))}
+    """`node/<n>/profiles`: their UUIDs, sorted. Raises ValueError for none: it was not the NetworkManager that marks rows."""
+    found = sorted(_UUID.findall(replies[0]))
+    if not found:
+        raise ValueError("NetworkManager lists no profile at all")
+    return {f"node/{node}/profiles": Known(found)}
 
 
 def ping_requests(node: str, address: str) -> tuple[CommandRequest]:

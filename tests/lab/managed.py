@@ -72,7 +72,8 @@ def isolate(namespace: str, node: str, rundir: Path, kit: Kit) -> None:
 def enter(rundir: Path, kit: Kit) -> tuple[str, ...]:
     """The command that leads into the node."""
     pid = (rundir / "holder.pid").read_text().strip()
-    return ("nsenter", "-t", pid, "-m", "-n", "-u", "env", *kit.environment)
+    libraries = f"LD_LIBRARY_PATH={kit.manager}/lib"  # for nmcli
+    return ("nsenter", "-t", pid, "-m", "-n", "-u", "env", *kit.environment, libraries)
 
 
 def is_managed(rundir: Path) -> bool:
@@ -103,15 +104,7 @@ def start_networkmanager(rundir: Path, kit: Kit) -> None:
 
 
 def _answers(rundir: Path, kit: Kit) -> bool:
-    argv = (
-        *enter(rundir, kit),
-        f"LD_LIBRARY_PATH={kit.manager}/lib",
-        "nmcli",
-        "-t",
-        "-f",
-        "RUNNING",
-        "general",
-    )
+    argv = (*enter(rundir, kit), "nmcli", "-t", "-f", "RUNNING", "general")
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.startswith("running")
 
 

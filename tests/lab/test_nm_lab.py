@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from cli.target import open_target
+from engine.observe import observe
+from plans.facts import Facts, Known
+from plans.nmstate.ownership import is_marked, lost_profiles
+from providers.interpreters import Interpreter
 from providers.node.local import LocalShell
 from providers.ports import Create, Ref, Unreachable
 
@@ -149,3 +153,12 @@ def test_node_that_is_gone_is_unreachable(site: NmLab) -> None:
 
 def mapping(dump: Any) -> str:
     return str(dump["Open_vSwitch"]["."]["external_ids"]["ovn-bridge-mappings"])
+
+
+def test_networkmanager_has_the_profile_of_every_row_that_it_has_marked(site: NmLab) -> None:
+    """What H55 rests on: a mark without a profile is a leftover, and nothing else is."""
+    facts = Facts(observe(Interpreter(site.world), site.world.clock, [f"profiles:{NODE}", f"ovs:{NODE}"]))
+    assert is_marked(facts, NODE) and isinstance(facts.get(f"node/{NODE}/profiles"), Known)
+    assert not any(
+        lost_profiles(facts, NODE, bridge) for bridge in facts.value(f"node/{NODE}/ovs")["bridges"]
+    )

@@ -288,6 +288,10 @@ def test_the_profiles_of_a_node_are_told_by_their_uuids() -> None:
     assert facts.get("node/w/profiles") == Known([f"0{UUID[1:]}", UUID])
 
 
+def test_a_networkmanager_without_any_profile_is_not_believed() -> None:
+    assert isinstance(read("profiles:w", "\n").get("node/w/profiles"), Unknown)
+
+
 @pytest.mark.parametrize(
     ("told", "answers"),
     [
