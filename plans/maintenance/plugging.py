@@ -44,12 +44,19 @@ def is_staged(vm: str, card: Card, facts: Facts) -> bool:
 
 
 def is_in_guest(vm: str, card: Card, facts: Facts) -> bool:
-    """Whether the guest has the card as it is wanted: an instance that has to migrate for its cards has it in words only."""
+    """Whether the guest has the card as it is wanted.
+
+    One that KubeVirt wants to migrate, or to restart, may have it in words only: then what is reported counts. A KubeVirt
+    before 1.6 asks for no migration, but for a restart.
+    """
     if is_staged(vm, card, facts):
         return False
-    if not isinstance(facts.get(f"machine/{vm}/migration-required"), Known):
-        return True
-    return not judge_all((_plugged(vm, card),), facts)
+    at = f"machine/{vm}"
+    if isinstance(facts.get(f"{at}/migration-required"), Known):
+        return not judge_all((_plugged(vm, card),), facts)
+    if facts.value(f"{at}/restart-required") and facts.value(f"{at}/ready"):
+        return ("domain" in facts.value(f"{at}/sources/{card.name}", ())) is bool(card.nad)
+    return True
 
 
 def _plugged(vm: str, card: Card) -> Check:

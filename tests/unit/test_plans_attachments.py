@@ -14,6 +14,7 @@ import pytest
 from plans.actions import Done, Finished, Next, Perform, Stop, find_routine
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Unknown
 from plans.kinds import attachment
+from plans.maintenance import plugging
 from plans.ops import Create, Patch, Wait
 from plans.readings import NoReply, reading, view_of
 from plans.wiring import Card, Template, rewired
@@ -312,6 +313,19 @@ def test_hotplug_that_needs_a_restart_stops_and_says_so() -> None:
     machine = {**WRITTEN, "status": {"conditions": [{"type": "RestartRequired", "status": "True"}]}}
     stop = plug(seen(machine))
     assert isinstance(stop, Stop) and "RestartRequired" in stop.why
+
+
+@pytest.mark.parametrize("source", ["", "multus-status", "domain, multus-status"])
+def test_a_card_that_an_older_kubevirt_has_in_words_only_is_brought_by_a_restart(source: str) -> None:
+    machine = {**WRITTEN, "status": {"conditions": [{"type": "RestartRequired", "status": "True"}]}}
+    live = with_card(INSTANCE, ("spec",))
+    live["status"]["interfaces"] += [{"name": "net2", "infoSource": source}] if source else []
+    facts, wanted = seen(machine, live), Card("net2", "default/vlan300")
+    assert plugging.is_in_guest("default/web-1", wanted, facts) is source.startswith("domain")
+    if source.startswith("domain"):
+        assert isinstance(attach(facts), Finished)
+    else:
+        assert only(attach(facts)).label == "stop"
 
 
 def test_hotplug_does_not_wait_for_ever() -> None:
