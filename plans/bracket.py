@@ -21,7 +21,7 @@ from plans.diff import NodeDiff
 from plans.facts import Facts, Known
 from plans.guests import guests, vms_on
 from plans.kinds import KINDS
-from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, pings, proof
+from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, pings, proof, reboot
 from plans.maintenance.migrations import AT_ONCE, Leavers
 from plans.maintenance.ways import Way, at_once, can_migrate, stubborn, way_out
 
@@ -55,13 +55,16 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     node, changes = found.node, found.changes
     localnets = tuple(sorted({c.traffic.localnet for c in changes if c.traffic}))
     evacuate = desired.rollout.spec.evacuate if desired.rollout else None
-    here = vms_on(facts, node, localnets)
-    shape, why, staying = _shape(changes, here, evacuate)
+    users = vms_on(facts, node, localnets)
+    shape, why, staying = _shape(changes, users, evacuate)
+    reboots = evacuate is not None and evacuate.reboot is True and shape == "cold"
+    here = sorted(facts.value(f"node/{node}/vms", [])) if reboots else users
     evacuates = evacuate is not None and shape not in NOTHING_TO_LOSE and bool(localnets)
     leaving = tuple(vm for vm in here if vm not in staying) if evacuates else ()
     ways = tuple(way_out(vm, facts, evacuate) for vm in leaving) if evacuate else ()
     context = Context(facts, shape, frozenset(leaving), desired)
     outsider = facts.value(f"node/{node}/unschedulable") is True
+    why += _of_the_reboot(evacuate, shape)
     cordons = not outsider and bool(localnets)
     back = () if outsider else _returning(ways, facts, evacuate, shape)
     asked = pings.of_node(node, localnets, desired, facts, [vm for vm in leaving if vm not in back])
@@ -72,13 +75,18 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
         checkpoints.preflight(node, _preflight_checks(found, facts, evacuates)),
         *([pings.before(node, asked.pings)] if asked.pings else []),
         *([cordon.cordon(node)] if cordons else []),
-        *(_evacuation(node, localnets, ways, here, facts, evacuate) if evacuate and evacuates else []),
+        *(
+            _evacuation(node, localnets, ways, here, facts, evacuate, reboots)
+            if evacuate and evacuates
+            else []
+        ),
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
         *_with_proof(node, delivered, changes, context, asked),
         *([checkpoints.verify(node, proven)] if proven else []),
+        *([reboot.reboot(node), reboot.settle(node, proven)] if reboots else []),
         *([canary.prove(node, seen, _image(desired))] if seen else []),
         *([cordon.uncordon(node)] if cordons else []),
-        *_returns(node, changes, ways, back, shape, canary.is_whole(seen), asked),
+        *_returns(node, changes, ways, back, users, shape, canary.is_whole(seen), asked),
     ]
     dark = tuple(here) if shape == "orphaned" else ()
     lasting = tuple(check for check in proven if "/patch/" not in check.path)
@@ -148,6 +156,15 @@ def _shape(
     return "cold", "the rollout evacuates the node first", ()
 
 
+def _of_the_reboot(evacuate: Evacuate | None, shape: Shape) -> str:
+    """Where the rollout reboots nodes: whether this one is, for only one that is emptied may be."""
+    if evacuate is None or not evacuate.reboot:
+        return ""
+    return (
+        ", and reboots it once it is changed" if shape == "cold" else "; not rebooted, as it is not emptied"
+    )
+
+
 def _preflight_checks(found: NodeDiff, facts: Facts, evacuates: bool) -> list[Check]:
     at = f"node/{found.node}"
     others = sorted(set(facts.value("cluster/not-ready", [])))
@@ -185,13 +202,13 @@ def _evacuation(
     here: Sequence[str],
     facts: Facts,
     evacuate: Evacuate,
+    everyone: bool,
 ) -> list[Action]:
     back = "they return" if evacuate.return_to == "origin" else "they stay where they land"
     limit = at_once(facts, AT_ONCE)
     number = {1: "one", 2: "two", 3: "three"}.get(limit, str(limit))
-    rule = (
-        f"every VM of {', '.join(localnets)} on {node}, {number} at a time, to any schedulable node; {back}"
-    )
+    nets = "" if everyone else f"of {', '.join(localnets)} "
+    rule = f"every VM {nets}on {node}, {number} at a time, to any schedulable node; {back}"
     leaving = {way.vm for way in ways}
     stays = sorted(
         {vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"}
@@ -199,7 +216,7 @@ def _evacuation(
     who = Leavers(
         migrating=tuple(way.vm for way in ways if way.how == "live-migrate"),
         restarting=tuple(way.vm for way in ways if way.how == "restart"),
-        staying=tuple(stays), late=stubborn(facts, evacuate), at_once=limit,
+        staying=tuple(stays), late=stubborn(facts, evacuate), at_once=limit, everyone=everyone,
     )  # fmt: skip
     return [migrations.evacuate(node, localnets, who, here, rule)]
 
@@ -230,6 +247,7 @@ def _returns(
     changes: Sequence[Change],
     ways: Sequence[Way],
     returning: Sequence[str],
+    users: Sequence[str],
     shape: str,
     is_proven: bool,
     asked: pings.Asked,
@@ -239,13 +257,14 @@ def _returns(
         return []
     returning = tuple(sorted(returning, key=lambda vm: not asked.of([vm])))
     mine = asked.of(returning)
-    if shape == "hot" or is_proven:
+    proving = tuple(vm for vm in returning if vm in users)
+    if shape == "hot" or is_proven or not proving:
         last = [pings.after_return(node, mine)] if mine else []
         return [migrations.bring_back(node, returning, restarted), *last]
-    others = asked.of(returning[1:])
+    others = asked.of([vm for vm in returning if vm != proving[0]])
     bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
     return [
-        proof.first_return(node, bridges, returning, mine),
+        proof.first_return(node, bridges, proving, mine),
         *([migrations.bring_back(node, returning, restarted)] if len(returning) > 1 else []),
         *([pings.after_return(node, others)] if others else []),
     ]

@@ -15,7 +15,7 @@ from plans.document import FORMAT, Finding, NodePlan, Plan, ShownBlocked, ShownC
 from plans.facts import Facts, Known, show_value
 from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS, KINDS
-from plans.maintenance import canary, checkpoints, inventory, ways
+from plans.maintenance import canary, checkpoints, inventory, reboot, ways
 from plans.nmstate.ownership import is_marked
 from plans.order import order, serialise
 from plans.predict import predict
@@ -78,6 +78,7 @@ def make_plan(
     Raises InputError (an unknown bridge, a selector that matches nothing) or PlanError.
     """
     found = diff(desired, facts, only)
+    reboot.refuse_stayers(desired, facts, [d.node for d in found if d.changes])
     ordered = {name: i for i, name in enumerate(node_order(found, desired, facts))}
     found.sort(key=lambda d: ordered[d.node])
     drafts, cluster, _ = _compose(desired, facts, found)

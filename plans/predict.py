@@ -165,7 +165,7 @@ def _effects(before: Mapping[str, Fact], after: Facts) -> tuple[Effect, ...]:
             or old == new
         ):
             continue
-        if path.startswith("migration/") or "/fdb/" in path or "/dp/" in path:
+        if path.startswith("migration/") or any(part in path for part in ("/fdb/", "/dp/", "/boot/")):
             continue
         effects.append(Effect(path, show(old), show(new)))
     return tuple(effects)

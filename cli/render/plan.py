@@ -130,7 +130,7 @@ def _node(node: NodePlan) -> str:
     if node.proof:
         lines.append(f"    proof: {node.proof}")
     if moved := [vm for vm in node.affected if vm not in node.restarting]:
-        link = node.why == NOTHING_MOVES
+        link = node.why.startswith(NOTHING_MOVES)
         when = "while a link may be down" if link else "while their path moves (measured: ~20 ms)"
         lines.append(f"    disruption: vm-traffic of {', '.join(moved)}, {when}")
     if node.restarting:

@@ -107,6 +107,11 @@ _WORDINGS = {
             ("spec", "order", "canary"): "the name of the node that goes first",
             ("spec", "evacuate"): "a mapping; {} is the usual evacuation",
             ("spec", "evacuate", "vms"): "a mapping of NAMESPACE/NAME to 'live-migrate', 'restart' or 'stay'",
+            (
+                "spec",
+                "evacuate",
+                "reboot",
+            ): "true, to restart each node once it is emptied and changed, or false",
             ("spec", "proof"): "{canary: {image: IMAGE}}",
             ("spec", "proof", "canary"): "{image: IMAGE}, of any image that has `sleep`",
             ("spec", "proof", "canary", "image"): "the name of an image that has `sleep`",

@@ -298,6 +298,7 @@ class Evacuate(Model):
     vms: Mapping[VmAddress, Leaving] = Field(default_factory=dict)
     return_to: Literal["origin", "none"] = Field(default="origin", alias="return")
     pods: Literal["evict", "leave"] | None = None
+    reboot: bool | None = None
 
     def leaving(self, vm: str) -> Leaving:
         """How the VM `namespace/name` is treated."""

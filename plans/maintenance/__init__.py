@@ -2,11 +2,21 @@
 
 One file per idea: `inventory` (the before-image of all), `checkpoints` (preflight and verify), `cordon`,
 `ways` (how each VM leaves), `migrations` (evacuate, and VMs that return), `restarts` (those that leave so), `power` (stop and
-start of a VM), `plugging` (cards of VMs that run on), `evictions` (the pods beside them), `proof` and `canary`. They are the same machinery as the kinds'
+start of a VM), `plugging` (cards of VMs that run on), `evictions` (the pods beside them), `reboot` (and settle), `proof` and `canary`. They are the same machinery as the kinds'
 actions: data, and a pure step function.
 """
 
-from plans.maintenance import canary, checkpoints, cordon, evictions, inventory, migrations, proof, ways
+from plans.maintenance import (
+    canary,
+    checkpoints,
+    cordon,
+    evictions,
+    inventory,
+    migrations,
+    proof,
+    reboot,
+    ways,
+)
 
 __all__ = [
     "canary",
@@ -16,5 +26,6 @@ __all__ = [
     "inventory",
     "migrations",
     "proof",
+    "reboot",
     "ways",
 ]

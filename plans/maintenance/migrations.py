@@ -36,13 +36,17 @@ NAME_PREFIX = "ovsplan-"
 
 @dataclass(frozen=True, slots=True)
 class Leavers:
-    """Who leaves a node, and how. `late`: VMs that can only restart and may have come here by then."""
+    """Who leaves a node, and how. `late`: VMs that can only restart and may have come here by then.
+
+    `everyone`: those too that use none of the localnets, as nothing may be left on the node.
+    """
 
     migrating: tuple[str, ...] = ()
     restarting: tuple[str, ...] = ()
     staying: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
     at_once: int = AT_ONCE
+    everyone: bool = False
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -65,6 +69,7 @@ def evacuate(node: str, localnets: Sequence[str], who: Leavers, here: Sequence[s
             "node": node, "localnets": list(localnets), "staying": list(who.staying), "rule": rule,
             **({"at_once": who.at_once} if who.at_once != AT_ONCE else {}),
             **({"restarting": list(who.restarting), "late": list(who.late)} if may_restart else {}),
+            **({"everyone": True} if who.everyone else {}),
         },
         reads=(*VIEWS, *(f"machine:{vm}" for vm in may_restart)),
         done_when=(
@@ -300,6 +305,13 @@ def _landed(moves: Sequence[Move], facts: Facts) -> Changes:
     return tuple(changes.items())
 
 
+def _here(args: Mapping[str, Any], facts: Facts) -> list[str]:
+    """Those on the node who are to leave it, or to stay: the VMs of the localnets, or all."""
+    if "everyone" in args:
+        return list(facts.value(f"node/{args['node']}/vms", []))
+    return vms_on(facts, args["node"], tuple(args["localnets"]))
+
+
 def _uses(facts: Facts, vm: str, nads: Collection[str]) -> bool:
     return any(attached["nad"] in nads for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ()))
 
@@ -310,13 +322,15 @@ def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """
     node, staying = args["node"], args["staying"]
     nads = {nad for localnet in args["localnets"] for nad in networks_of(facts, localnet)}
-    shown = {vm for vm in vms_on(facts, node, tuple(args["localnets"])) if vm not in staying}
+    shown = {vm for vm in _here(args, facts) if vm not in staying}
+    everyone = "everyone" in args
     ours = {vm.partition("/")[0] for vm in shown}
     spaces = {
         namespace
         for namespace, vms in facts.value("cluster/vms/by-namespace", {}).items()
         # One VM decides for its namespace: reading every VM for every node would make planning quadratic.
-        if namespace not in ours and any(vm not in staying and _uses(facts, vm, nads) for vm in vms)
+        if namespace not in ours
+        and any(vm not in staying and (everyone or _uses(facts, vm, nads)) for vm in vms)
     }
     return tuple(
         Create(
@@ -365,7 +379,7 @@ def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     fact = facts.get(f"node/{node}/vms")
     if not isinstance(fact, Known):
         return Stop(f"cannot tell which VMs run on {node}: {fact}")
-    here = args["only"] if "only" in args else vms_on(facts, node, tuple(args["localnets"]))
+    here = args["only"] if "only" in args else _here(args, facts)
     by_restart = _by_restart(args)
     moves = [
         Move(vm, "evacuate", away_from=node)

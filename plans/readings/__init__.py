@@ -2,7 +2,7 @@
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
-`l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`,
+`l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
 `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
@@ -24,6 +24,7 @@ from plans.readings import (
     networks,
     nmstate,
     node,
+    reboots,
 )
 from plans.readings.reply import NoReply as NoReply
 from plans.readings.reply import Reply as Reply
@@ -131,6 +132,8 @@ def reading(view: str, now: float) -> Reading:
             )
         case (("migration-limits" | "rollouts" | "pods" | "canaries" | "answers"), _):
             return _maintenance(name, where)
+        case (("boot" | "daemons" | "enactments"), [n]):
+            return _around_reboot(name, n)
         case "policies", []:
             return Reading(
                 nmstate.REQUESTS,
@@ -222,6 +225,30 @@ def _maintenance(name: str, where: Sequence[str]) -> Reading:
             )
 
 
+def _around_reboot(name: str, n: str) -> Reading:
+    """The views that are read only when a node is rebooted."""
+    match name:
+        case "boot":
+            return Reading(
+                reboots.boot_requests(n),
+                lambda r: reboots.parse_boot(n, r),
+                cluster.unknown(f"node/{n}/boot/*"),
+                spare=frozenset({reboots.lease_request(n)}),
+            )
+        case "daemons":
+            return Reading(
+                (reboots.daemon_request(n),),
+                lambda r: reboots.parse_daemons(n, r),
+                cluster.unknown(f"node/{n}/daemons", f"node/{n}/daemon/*"),
+            )
+        case _:
+            return Reading(
+                reboots.enactment_requests(n),
+                lambda r: reboots.parse_enactments(n, r),
+                cluster.unknown(f"node/{n}/enacted", f"node/{n}/enacted/*", f"node/{n}/enacting"),
+            )
+
+
 def _declared(name: str, key: str) -> Reading:
     """The views that are read only when the files declare networks, attachments or advertisements."""
     match name:
@@ -306,6 +333,12 @@ def view_of(path: str) -> str:
             return "pods"
         case ["node", n, "pods" | "pod", *_]:
             return f"pods:{n}"
+        case ["node", n, "boot", *_]:
+            return f"boot:{n}"
+        case ["node", n, "daemons" | "daemon", *_]:
+            return f"daemons:{n}"
+        case ["node", n, "enacted" | "enacting", *_]:
+            return f"enactments:{n}"
         case ["node", n, "canaries" | "canary", *_]:
             return f"canaries:{n}"
         case ["node", n, "launchers"]:

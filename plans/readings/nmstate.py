@@ -18,7 +18,7 @@ MESSAGE_LIMIT = 300
 NO_NICS = ("ovs-bridge", "ovs-interface", "loopback")
 
 _POLICY_KEEP = ("metadata", "spec", "status.conditions")
-_ENACTMENT_KEEP = (
+ENACTMENT_KEEP = (
     "metadata.name",
     "metadata.labels",
     "status.conditions",
@@ -28,7 +28,7 @@ _ENACTMENT_KEEP = (
 
 REQUESTS = (
     ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True),
-    ListRequest(*ENACTMENT, keep=_ENACTMENT_KEEP, optional=True),
+    ListRequest(*ENACTMENT, keep=ENACTMENT_KEEP, optional=True),
 )
 _STATE_KEEP = ("metadata.name", "status.handlerNmstateVersion", "status.currentState.routes.running")
 STATE_REQUESTS = (ListRequest(*STATE, keep=_STATE_KEEP, optional=True),)
@@ -42,7 +42,7 @@ def one_policy(name: str) -> tuple[ListRequest, ListRequest]:
     """One policy, and its enactments."""
     return (
         ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True, fields=(("metadata.name", name),)),
-        ListRequest(*ENACTMENT, keep=_ENACTMENT_KEEP, optional=True, labels=(("nmstate.io/policy", name),)),
+        ListRequest(*ENACTMENT, keep=ENACTMENT_KEEP, optional=True, labels=(("nmstate.io/policy", name),)),
     )
 
 
@@ -50,7 +50,7 @@ def one_enactment(key: str) -> tuple[ListRequest, ListRequest]:
     """One enactment, `node/policy`, and its policy: a wait need not read all of them."""
     node, _, name = key.partition("/")
     enactment = ListRequest(
-        *ENACTMENT, keep=_ENACTMENT_KEEP, optional=True, fields=(("metadata.name", f"{node}.{name}"),)
+        *ENACTMENT, keep=ENACTMENT_KEEP, optional=True, fields=(("metadata.name", f"{node}.{name}"),)
     )
     return (one_policy(name)[0], enactment)
 
@@ -101,7 +101,7 @@ def parse_policies(replies: Sequence[Json]) -> Mapping[str, Fact]:
             node, _, name = _split(item["metadata"]["name"], generations)
         status = item.get("status", {})
         current = status.get("policyGeneration") == generations.get(name)
-        enacted[name][node] = _state(status) if current else "waiting"
+        enacted[name][node] = state_of(status) if current else "waiting"
         facts[f"enactment/{node}/{name}/state"] = Known(enacted[name][node])
         facts[f"enactment/{node}/{name}/message"] = Known(_message(status))
         facts[f"enactment/{node}/{name}/setback"] = _setback(status) if current else ABSENT
@@ -251,7 +251,7 @@ def _editable(item: Mapping[str, Any]) -> bool:
     return False
 
 
-def _state(status: Mapping[str, Any]) -> str:
+def state_of(status: Mapping[str, Any]) -> str:
     """One word for an enactment's conditions. Failing alone is final; with Progressing it is being retried."""
     true = {c.get("type") for c in status.get("conditions", ()) if c.get("status") == "True"}
     if {"Failing", "Progressing"} <= true:
@@ -274,7 +274,7 @@ def _setback(status: Mapping[str, Any]) -> Fact:
     The count survives a success, so it tells nothing of a policy that is enacted, or given up.
     """
     failed = (status.get("retryCount") or {}).get(str(status.get("policyGeneration")), 0)
-    if not failed or _state(status) in OVER:
+    if not failed or state_of(status) in OVER:
         return ABSENT
     return Known(f"attempt {failed} of {ATTEMPTS} failed, its handler tries again")
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 
 from providers.node.process import OutOfTime, finish
 from providers.ovsdb.client import UnixOvsdb
-from providers.ports import Finished, InDoubt, Nodes, NodeShell, Ovsdb, Unreachable
+from providers.ports import Finished, InDoubt, Nodes, NodeShell, Ovsdb, Refused, Unreachable
 
 _NO_NAMESPACE = re.compile(
     r'(Cannot open network namespace|setting the network namespace) "|nsenter: (cannot open|reassociate to) '
 )
+_OF_THE_MACHINE = ("systemctl", "reboot", "shutdown")
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
 
@@ -34,7 +35,11 @@ class LocalShell:
         self._environment = dict.fromkeys(folders, rundir)
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Finished:
-        """Run to its end; see `providers.ports.NodeShell`."""
+        """Run to its end; see `providers.ports.NodeShell`. Raises Refused for what would restart this machine."""
+        if argv[0].rpartition("/")[2] in _OF_THE_MACHINE:
+            raise Refused(
+                f"{argv[0]}: a node that is reached by `local` is a part of this machine, and no machine itself"
+            )
         try:
             ended = finish(
                 [*self._prefix, *argv], timeout=timeout, stdin=stdin, environment=self._environment

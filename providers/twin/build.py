@@ -87,6 +87,9 @@ def _put_meta(spec: WorldSpec, store: Store, seed: str) -> None:
             "vm_start": timings["start"],
             "vm_stop": timings["stop"],
             "multus_isolation": spec.multus_isolation,
+            "reboot": timings["reboot"],
+            "node_ready": timings["nodeReady"],
+            "pods_ready": timings["podsReady"],
             "probes": dict(spec.probes),
         },
     )

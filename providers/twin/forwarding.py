@@ -37,6 +37,9 @@ TABLE = "fdb"
 GATEWAYS = "gateways"
 """What `Stage.recall` has the gateways under, by VLAN: hosts on the wire that answer to ARP."""
 
+FLOWS = "flows"
+"""What `Stage.recall` has the flows under that somebody added by hand."""
+
 REFRESH = 1.0
 
 

@@ -17,14 +17,14 @@ from providers.twin import guest, nmstatectl, node_shell
 from providers.twin.dynamic_networks import DynamicNetworks
 from providers.twin.forwarding import Forwarding
 from providers.twin.kube import Api, selects
-from providers.twin.kubelet import Kubelet
+from providers.twin.kubelet import LIFE, Kubelet
 from providers.twin.kubevirt import KubeVirt
 from providers.twin.networkmanager import NetworkManager
 from providers.twin.nmstate_operator import NmstateOperator
 from providers.twin.ovn_controller import OvnController
 from providers.twin.ovnk_nads import OvnkNads
 from providers.twin.scheduler import Scheduler
-from providers.twin.stage import UNITS, Change, Controller, Settings
+from providers.twin.stage import DOWN, UNITS, Change, Controller, Settings
 from providers.twin.store import Store
 from providers.twin.transact import Outcome, execute
 from providers.twin.vswitchd import Vswitchd
@@ -81,10 +81,25 @@ class Host(Nodes):
         self._dispatch(now)
         while (due := self.store.take_due(now)) is not None:
             name, key = due
+            if (up := self._back_at(name, key)) is not None:
+                self.store.enqueue(name, key, up)
+                continue
             again = self._controllers[name].reconcile(self, key)
             if again is not None:
                 self.store.enqueue(name, key, again)
             self._dispatch(now)
+
+    def _back_at(self, controller: str, key: str) -> float | None:
+        """When what runs on a node that is rebooting can be looked at; None for all else."""
+        down = self.remembered(DOWN)
+        if not down or (controller == Kubelet.name and key.partition(" ")[0] in LIFE):
+            return None
+        nodes = set(key.split(" ")) & set(down)
+        return max((self.recall(DOWN, node)["until"] for node in nodes), default=None)
+
+    def is_down(self, node: str) -> bool:
+        """Whether the node is rebooting."""
+        return self.recall(DOWN, node) is not None
 
     def _dispatch(self, now: float) -> None:
         while self._changes:

@@ -6,7 +6,7 @@ Invariant: a pod's ports are on br-int of its node from just before it is Runnin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -21,6 +21,16 @@ from providers.twin.stage import Change, Settings, Stage
 
 VM_NAME = "vm.kubevirt.io/name"
 _OPEN_TO_ALL = ("default", "openshift-multus", "openshift-sriov-network-operator", "openshift-cnv")
+
+
+LIFE: Mapping[str, Callable[[Stage, str], float | None]] = {
+    "heard": reboots.judge,
+    "down": reboots.go_down,
+    "up": reboots.come_up,
+    "ready": reboots.get_ready,
+    "pods": reboots.start_pods,
+}
+"""What becomes of a node, by the first word of the key."""
 
 
 class Kubelet:
@@ -51,8 +61,8 @@ class Kubelet:
             unplug(stage, *rest)
         elif what == "pod":
             _start(stage, *rest)
-        elif what == "heard":
-            return reboots.judge(stage, *rest)
+        elif what in LIFE:
+            return LIFE[what](stage, *rest)
         else:
             return _hand_over(stage, *rest)
         return None

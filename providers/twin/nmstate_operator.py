@@ -34,7 +34,7 @@ from providers.twin.stage import Change, Settings, Stage
 
 REACTION = 0.01
 _LONGEST_PAUSE = 30.0
-_QUEUES = "nmstate-queues"
+QUEUES = "nmstate-queues"
 _POLICIES = "nmstate-policies"
 _NODES = "nmstate-nodes"
 _VERSION = "nmstate-version"
@@ -92,7 +92,7 @@ class NmstateOperator:
         have = stage.cluster.get(Ref("v1", "Node", name))
         known = stage.recall(_NODES, name)
         if have is None:
-            for memory in (_NODES, HANDLERS, _QUEUES):
+            for memory in (_NODES, HANDLERS, QUEUES):
                 stage.keep(memory, name, None)
             return
         seen = {"labels": dict(have["metadata"].get("labels") or {}), "ready": is_ready(have)}
@@ -109,7 +109,7 @@ class NmstateOperator:
     def _start_handler(self, stage: Stage, node: str) -> None:
         # Asked first: where the kinds are not served there is nothing to start.
         stage.cluster.list(API, POLICY)
-        stage.keep(_QUEUES, node, None)
+        stage.keep(QUEUES, node, None)
         nns.forget(stage, node)
         stage.begin(node, _VERSION, ("nmstatectl", "--version"))
         stage.begin(node, _NM_VERSION, ("NetworkManager", "--version"))
@@ -128,7 +128,7 @@ class NmstateOperator:
         found = {
             policy["metadata"]["name"]: _mark(policy) for policy in stage.cluster.list(API, POLICY).items
         }
-        stage.keep(_QUEUES, node, {**_queue(stage, node), "runs": True, "found": found})
+        stage.keep(QUEUES, node, {**_queue(stage, node), "runs": True, "found": found})
         self._add(stage, node, sorted(found))
         stage.remind(self.name, f"report {node}", stage.clock.now())
         return True
@@ -138,7 +138,7 @@ class NmstateOperator:
         if not queue["runs"]:
             return
         waiting = [*queue["waiting"], *(p for p in policies if p not in queue["waiting"])]
-        stage.keep(_QUEUES, node, {**queue, "waiting": waiting})
+        stage.keep(QUEUES, node, {**queue, "waiting": waiting})
         stage.remind(self.name, f"work {node}", stage.clock.now())
 
     def _work(self, stage: Stage, node: str) -> float | None:
@@ -150,7 +150,7 @@ class NmstateOperator:
             if job is None:
                 queue = _with_due(queue, stage.clock.now())
                 if not queue["waiting"]:
-                    stage.keep(_QUEUES, node, queue)
+                    stage.keep(QUEUES, node, queue)
                     return min(queue["delayed"].values(), default=None)
                 policy, *rest = queue["waiting"]
                 queue = {**queue, "waiting": rest}
@@ -159,7 +159,7 @@ class NmstateOperator:
                 policy, step = job.policy, _attempt(stage, node, job.policy, job)
             if step == job:
                 return job.due if job is not None else None
-            stage.keep(_QUEUES, node, _after(queue, policy, step, stage.clock.now()))
+            stage.keep(QUEUES, node, _after(queue, policy, step, stage.clock.now()))
 
 
 def _attempt(stage: Stage, node: str, policy: str, job: Job | None) -> Step:
@@ -179,7 +179,7 @@ def _queue(stage: Stage, node: str) -> dict[str, Any]:
         "job": None,
         "found": {},
     }
-    return dict(stage.recall(_QUEUES, node) or empty)
+    return dict(stage.recall(QUEUES, node) or empty)
 
 
 def _mark(policy: Body) -> list[Any]:

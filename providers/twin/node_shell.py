@@ -18,6 +18,7 @@ from providers.twin import (
     nmstatectl,
     ovn_controller,
     ovs_view,
+    reboots,
     versions,
     vswitchd,
 )
@@ -31,7 +32,6 @@ _FLOW = re.compile(
     r"cookie=(0x[0-9a-f]+),hard_timeout=([0-9]+),priority=([0-9]+),arp,(?:dl_vlan=([0-9]+)|vlan_tci=0x0000),"
     r"arp_op=2,arp_spa=([0-9.]+),dl_dst=([0-9a-f:]{17}),actions=normal"
 )
-_FLOWS = "flows"
 _HEADER = " port  VLAN  MAC                Age\n"
 
 
@@ -216,7 +216,7 @@ def _asked_for(frame: str) -> str:
 def _flows(stage: Stage, node: str) -> list[dict[str, Any]]:
     """The flows that somebody added and that have not run out."""
     now = stage.clock.now()
-    return [flow for flow in stage.recall(_FLOWS, node) or [] if now < flow["ends"]]
+    return [flow for flow in stage.recall(forwarding.FLOWS, node) or [] if now < flow["ends"]]
 
 
 def _add_flow(stage: Stage, node: str, bridge: str, what: str) -> Finished:
@@ -230,7 +230,7 @@ def _add_flow(stage: Stage, node: str, bridge: str, what: str) -> Finished:
     others = [flow for flow in _flows(stage, node) if any(flow[name] != key[name] for name in key)]
     now = stage.clock.now()
     made = {**key, "cookie": match[1], "priority": match[3], "ends": now + int(match[2]), "n": 0, "at": now}
-    stage.keep(_FLOWS, node, [*others, {**made, "timeout": match[2]}])
+    stage.keep(forwarding.FLOWS, node, [*others, {**made, "timeout": match[2]}])
     return Finished(0, "", "")
 
 
@@ -240,7 +240,7 @@ def _count_answer(stage: Stage, node: str, bridge: str, vlan: int, address: str,
         {**flow, "n": flow["n"] + 1} if all(flow[k] == v for k, v in counted.items()) else flow
         for flow in _flows(stage, node)
     ]
-    stage.keep(_FLOWS, node, flows or None)
+    stage.keep(forwarding.FLOWS, node, flows or None)
 
 
 def _dump_flows(stage: Stage, node: str, bridge: str, what: str) -> Finished:
@@ -291,11 +291,19 @@ def _ping(stage: Stage, node: str, args: list[str]) -> Finished:
     return Finished(2, "", "ping: usage error: Destination address required\n")
 
 
+def _systemctl(stage: Stage, node: str, args: list[str]) -> Finished:
+    if args != ["reboot"]:
+        return Finished(1, "", f"Unknown command verb {args[0] if args else ''}.\n")
+    reboots.ask(stage, node)
+    return Finished(0, "", "")
+
+
 _PROGRAMS: dict[str, Callable[[Stage, str, list[str]], Finished]] = {
     "ovs-appctl": _appctl,
     "ovn-appctl": _ovn_appctl,
     "ovs-ofctl": _ofctl,
     "NetworkManager": _networkmanager,
+    "systemctl": _systemctl,
     "nmcli": _nmcli,
     "ping": _ping,
 }

@@ -175,7 +175,7 @@ class Desk:
             time.sleep(1)
 
     def check_reachable(self, node: str) -> None:
-        if self._store.get(f"unreachable|{node}") is not None:
+        if self.host.is_down(node) or self._store.get(f"unreachable|{node}") is not None:
             raise Unreachable(f"{node}: no route to host")
 
 

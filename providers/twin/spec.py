@@ -27,6 +27,9 @@ _TIMINGS = {
     "macAgeing": 300,
     "start": 10,
     "stop": 5,
+    "reboot": 120,
+    "nodeReady": 10,
+    "podsReady": 20,
 }
 _LIMITS = {"migrationsPerCluster": 5, "outboundPerNode": 2}
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")

@@ -16,10 +16,15 @@ UNITS = "units"
 """What `Stage.recall` has the results of ended commands under, by "node unit": {"rc": , "out": , "err": }."""
 
 
+DOWN = "down"
+"""The memory of a node that is rebooting: {"since": , "until": }. Until then nothing on it runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Something changed: an object of `kind`, or the `ovsdb` or the `nics` of the node `name`.
 
+    The kind `kubelet` is the kubelet of the node `name` that fell silent or is heard again.
     The kind `unit` is a command begun on the node `name` that has ended now; the kind `handler` is the restart of the
     nmstate handler there. `body` is the object as it is now, or as it was when `deleted`. `columns` are the (table, column) pairs that an
     OVSDB transaction touched.
@@ -49,6 +54,12 @@ class Settings:
     vm_start: float = 10.0
     vm_stop: float = 5.0
     multus_isolation: bool = False
+    reboot: float = 120.0
+    """From a reboot's being asked for to the kubelet's first word; below 40 nobody sees the node go."""
+    node_ready: float = 10.0
+    """From there until the node is Ready; with 0 it never says that it is not."""
+    pods_ready: float = 20.0
+    """From there until its pods are."""
 
 
 class Stage(World, Protocol):

@@ -175,7 +175,8 @@ def test_no_plan_changes_a_nad_or_a_vm_that_nobody_declared(plan: Plan) -> None:
     beside = {"Pod"} if any(a.routine in ("canary@1", "evict@1") for a in plan.actions) else set()
     assert written <= {"Node", "VirtualMachineInstanceMigration", *declared, *restarted, *beside}
     programs = {op.argv[:2] for op in _every_op(plan) if isinstance(op, Run)}
-    assert programs <= {("ovs-ofctl", "packet-out"), ("ovs-ofctl", "add-flow")}
+    rebooted = {("systemctl", "reboot")} if any(a.routine == "reboot@1" for a in plan.actions) else set()
+    assert programs <= {("ovs-ofctl", "packet-out"), ("ovs-ofctl", "add-flow"), *rebooted}
 
 
 @pytest.mark.parametrize("name", PLANNED)

@@ -16,6 +16,7 @@ from engine.permissions import missing, user
 from plans.actions import Action
 from plans.document import Plan
 from plans.errors import OvsplanError
+from plans.maintenance.reboot import reboot, settle
 from plans.ops import Apply, Create, Delete, Edit, ListRequest, ObjectRef, Patch, Record
 from plans.permissions import Permission, of_own, of_plan, of_views, plural, sentences
 from plans.planner import VIEWS, cluster_views
@@ -96,6 +97,14 @@ def test_what_is_done_only_when_it_is_called_for_is_needed_too(field: str) -> No
 def test_views_of_a_node_ask_nothing_of_the_api() -> None:
     assert of_views(["ovs:n", "ovn:n", "fdb:n:br-phy"]) == set()
     assert {p.words for p in of_views(["nodes"])} == {"list nodes"}
+
+
+def test_a_reboot_needs_no_more_than_to_read_and_to_annotate_the_node() -> None:
+    actions = [reboot("n"), settle("n", ())]
+    needed = {p for action in actions for p in of_views(action.reads)}
+    assert {as_rule(p) for p in needed} <= granted(READER)
+    assert {p.resource for p in needed} >= {"nodes", "pods", "nodenetworkconfigurationenactments"}
+    assert "leases" not in {p.resource for p in needed}, "without them it says that it cannot tell"
 
 
 @pytest.mark.parametrize(
