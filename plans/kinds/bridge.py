@@ -7,7 +7,7 @@ that a network is to be on is made by `new_bridge`, where it is made at all.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -165,6 +165,28 @@ def _view(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:
     )
 
 
+def _in_use(args: Mapping[str, Any], facts: Facts, view: ovs.View) -> Stop | None:
+    """Why a bridge must stay: what is mapped to it, or on it, and is somebody's."""
+    node, bridge = args["node"], args["bridge"]
+    pairs = facts.get(f"node/{node}/ovs/mappings")
+    if not isinstance(pairs, Known):
+        why = pairs.why if isinstance(pairs, Unknown) else str(pairs)
+        return Stop(f"cannot tell what is mapped to {bridge} on {node}: {why}", unsure=True)
+    mapped = [net for net, home in sorted(pairs.value.items()) if home == bridge]
+    reasons = [f"localnet {n} is mapped to it" for n in mapped] or foreign_ports(view, bridge)
+    return Stop(f"{bridge} on {node} can't go: {'; '.join(reasons)}", moved=True) if reasons else None
+
+
+def _await_ovn(args: Mapping[str, Any], lsps: Iterable[str]) -> Wait:
+    node, bridge = args["node"], args["bridge"]
+    return Wait(
+        label="ovn-left",
+        title=f"OVN's patch ports gone from {bridge}",
+        checks=tuple(Check(f"node/{node}/ovs/patch/{lsp}", "ne", bridge) for lsp in lsps),
+        deadline=PATCH_PORTS_GONE_DEADLINE,
+    )
+
+
 @routine("remove-bridge@1")
 def remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Remove a bridge on which nothing rides any more."""
@@ -174,33 +196,13 @@ def remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return view
     if bridge not in view["bridges"]:
         return Finished(f"{bridge} is gone")
-    pairs = facts.get(f"node/{node}/ovs/mappings")
-    if not isinstance(pairs, Known):
-        return Stop(
-            f"cannot tell what is mapped to {bridge} on {node}: {pairs.why if isinstance(pairs, Unknown) else pairs}"
-        )
     if done.has("remove") and done.attempts.get("remove", 0) >= REMOVALS:
         return Stop(f"{bridge} on {node} came back {REMOVALS} times: somebody else makes it", moved=True)
-    mapped = [net for net, home in sorted(pairs.value.items()) if home == bridge]
-    if mapped or (strangers := foreign_ports(view, bridge)):
-        return Stop(
-            f"{bridge} on {node} can't go: "
-            + "; ".join([f"localnet {n} is mapped to it" for n in mapped] or strangers),
-            moved=True,
-        )
+    if (stop := _in_use(args, facts, view)) is not None:
+        return stop
     leftovers = ovs.patch_ports(view, bridge)
     if leftovers and "ovn-left" not in done.outcomes:
-        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}", "ne", bridge) for lsp in leftovers.values())
-        return Perform(
-            (
-                Wait(
-                    label="ovn-left",
-                    title=f"OVN's patch ports gone from {bridge}",
-                    checks=checks,
-                    deadline=PATCH_PORTS_GONE_DEADLINE,
-                ),
-            )
-        )
+        return Perform((_await_ovn(args, leftovers.values()),))
     if leftovers:
         return Stop(f"OVN's {', '.join(leftovers)} stay on {bridge} of {node}, to which nothing is mapped")
     if "before" not in done.outcomes:
@@ -257,64 +259,30 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
         return view
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    state = policies.state(facts, node, name)
-    if policies.in_force(args, facts):
-        if state in policies.OVER[1:]:
-            return Stop(policies.failure(facts, node, name))
-        if state == "available" and bridge in view["bridges"]:
-            return Stop(f"policy {name} is Available on {node}, and bridge {bridge} is still there (H41)")
-        again = policies.await_others("others", args, facts) if "others" not in done.outcomes else None
-        if state == "available" and again is not None:
-            return Perform((again,))
-        if state == "available":
-            return Finished(f"{bridge} is gone")
-        if "enacted" in done.outcomes and done.attempts.get("policy", 1) <= done.attempts.get("enacted", 0):
-            return Stop(policies.failure(facts, node, name))
-        return Perform((_await_removal(args, view),))
-    if bridge in view["bridges"] and (blocked := _not_yet(args, facts, view, done)) is not None:
+    there = bridge in view["bridges"]
+    begun = policies.in_force(args, facts)
+    if there and not begun and (blocked := _not_yet(args, facts, view, done)) is not None:
         return blocked
-    if (wait := policies.not_editable(args, facts, done)) is not None:
-        return wait
-    if "before" not in done.outcomes:
-        return Perform(
-            (Record(label="before", title=f"record the switch of {node}", views=(f"ovs:{node}",)),)
-        )
-    if done.attempts.get("policy", 0) >= REMOVALS:
-        return Stop(
-            f"policy {name} was changed {REMOVALS} times after it was applied: somebody else edits it",
-            moved=True,
-        )
-    return Perform((policies.enforce_op("policy", args, facts), _await_removal(args, view)))
-
-
-def _await_removal(args: Mapping[str, Any], view: ovs.View) -> Wait:
-    node, bridge = args["node"], args["bridge"]
-    gone = ovs.changes(node, view, ovs.without_bridge(view, bridge)) if bridge in view["bridges"] else ()
-    return policies.await_enactment(
-        "enacted", node, args["policy"], gone, policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
-    )
+    gone = ovs.changes(node, view, ovs.without_bridge(view, bridge)) if there else ()
+    if (upcoming := policies.enforced(args, facts, done, gone)) is not None:
+        return upcoming
+    if there:
+        return Stop(f"policy {name} is Available on {node}, and bridge {bridge} is still there (H41)")
+    if "others" not in done.outcomes and (again := policies.await_others("others", args, facts)) is not None:
+        return Perform((again,))
+    return Finished(f"{bridge} is gone")
 
 
 def _not_yet(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done) -> Next | None:
     """What has to be out of the way before nmstate may take the bridge; None when nothing is in it."""
     node, bridge = args["node"], args["bridge"]
-    pairs = facts.get(f"node/{node}/ovs/mappings")
-    if not isinstance(pairs, Known):
-        why = pairs.why if isinstance(pairs, Unknown) else str(pairs)
-        return Stop(f"cannot tell what is mapped to {bridge} on {node}: {why}", unsure=True)
-    mapped = [net for net, home in sorted(pairs.value.items()) if home == bridge]
-    if mapped or (strangers := foreign_ports(view, bridge)):
-        reasons = [f"localnet {n} is mapped to it" for n in mapped] or strangers
-        return Stop(f"{bridge} on {node} can't go: " + "; ".join(reasons), moved=True)
+    if (stop := _in_use(args, facts, view)) is not None:
+        return stop
     leftovers = ovs.patch_ports(view, bridge)
     if not leftovers:
         return None
     if "ovn-left" not in done.outcomes:
-        checks = tuple(Check(f"node/{node}/ovs/patch/{lsp}", "ne", bridge) for lsp in leftovers.values())
-        title = f"OVN's patch ports gone from {bridge}"
-        return Perform(
-            (Wait(label="ovn-left", title=title, checks=checks, deadline=PATCH_PORTS_GONE_DEADLINE),)
-        )
+        return Perform((_await_ovn(args, leftovers.values()),))
     if done.attempts.get("take-away", 0) >= REMOVALS:
         return Stop(
             f"OVN brings {', '.join(leftovers)} back to {bridge} of {node}, to which nothing is mapped"
