@@ -117,14 +117,16 @@ def install(server: ApiServer) -> None:
         server.create(body)
 
 
-def bind(server: ApiServer, user: str, cluster: Sequence[str], own: Sequence[str]) -> None:
-    """Bind cluster roles to a user, and roles in the namespaces that have one of that name."""
+def bind(
+    server: ApiServer, user: str, cluster: Sequence[str], own: Sequence[str], made: Sequence[Object] = ()
+) -> None:
+    """Bind cluster roles to a user, roles in the namespaces that have one of that name, and roles that a test made."""
     group = RBAC.partition("/")[0]
     bound = [("ClusterRole", name, {}) for name in cluster]
     bound += [
         ("Role", role["metadata"]["name"], {"namespace": role["metadata"]["namespace"]})
-        for role in roles()
-        if role["kind"] == "Role" and role["metadata"]["name"] in own
+        for role in (*(role for role in roles() if role["metadata"]["name"] in own), *made)
+        if role["kind"] == "Role"
     ]
     for kind, name, at in bound:
         server.create(

@@ -155,7 +155,7 @@ def test_who_may_not_write_secrets_applies_without_a_copy(job: Job) -> None:
     lease["metadata"]["name"] = "lease-only"
     lease["rules"] = [rule for rule in lease["rules"] if rule["resources"] == ["leases"]]
     job.server.create(lease)
-    bind(job.server, "bare", [], ["lease-only"])
+    bind(job.server, "bare", [], [], made=[lease])
     refused = job.run("bare", "apply")
     assert refused.code == 1, refused.text
     assert 'User "bare" cannot list resource "secrets"' in refused.err and "--no-copy" in refused.err
