@@ -1,8 +1,6 @@
 """Ops: single things done to the world, as concrete, versioned data.
 
-An op knows no kind and no rule; the interpreters in `providers/` perform it as it stands. `label` is unique within
-its action and is how the journal and a `step` function speak of it. `changes` is what the op is believed to change:
-the planner applies it to its predicted facts; it is not part of the plan document, whose actions state their effects.
+An op knows no kind and no rule; the interpreters in `providers/` perform it as it stands.
 """
 
 from __future__ import annotations
@@ -72,114 +70,105 @@ Request = Annotated[ListRequest | SelectRequest | CommandRequest, Field(discrimi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transact:
-    """One OVSDB transaction on a node, after which vswitchd has done it (`cur_cfg` awaited) when `settle`.
+class _Named:
+    """What every op has. `label` is unique within its action, and is how the journal and a `step` function speak of it.
 
-    An operation that fails with the error `tolerate` leaves the op done: somebody else was first, which is as good.
-    `commands` says the same for a person with a shell on the node.
+    `changes` is what the op is believed to change: the planner applies it to its predicted facts; it is not part of the
+    plan document, whose actions state their effects.
     """
 
     label: str
     title: str
+    changes: Changes = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Typed(_Named):
+    """An op that a person could do as well: `commands` says it for a shell."""
+
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transact(_Typed):
+    """One OVSDB transaction on a node, after which vswitchd has done it (`cur_cfg` awaited) when `settle`.
+
+    An operation that fails with the error `tolerate` leaves the op done: somebody else was first, which is as good.
+    """
+
     node: str
     operations: tuple[Json, ...]
     settle: bool = True
     tolerate: str = ""
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["transact"] = "transact"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch:
+class Patch(_Typed):
     """A JSON merge patch of one object, guarded by its resourceVersion."""
 
-    label: str
-    title: str
     ref: ObjectRef
     patch: Json
     resource_version: str | None = None
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["patch"] = "patch"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Create:
+class Create(_Typed):
     """Create one object. Its name is deterministic, so "already exists" means that it is ours and the op is done.
 
     With `subresource`, the body is posted to that of an existing object (a Pod's `eviction`).
     """
 
-    label: str
-    title: str
     ref: ObjectRef
     body: Json
     subresource: str = ""
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["create"] = "create"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Apply:
+class Apply(_Typed):
     """Server-side apply of one object as ovsplan's own: it is created when it is not there.
 
     What was applied before and is left out now goes; a field that somebody else holds is a refusal, never overwritten.
     A refusal that contains `again_if` is a race that was lost: read again, decide again.
     """
 
-    label: str
-    title: str
     ref: ObjectRef
     body: Json
     again_if: str = ""
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["apply"] = "apply"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit:
+class Edit(_Typed):
     """A JSON patch of one object at a resourceVersion: for a subtree that has to be replaced whole.
 
     `again_if` is as in `Apply`.
     """
 
-    label: str
-    title: str
     ref: ObjectRef
     operations: tuple[Json, ...]
     resource_version: str | None = None
     again_if: str = ""
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["edit"] = "edit"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Delete:
+class Delete(_Typed):
     """Delete one object, of that UID if one is given. An object that is gone already makes the op done."""
 
-    label: str
-    title: str
     ref: ObjectRef
     uid: str | None = None
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["delete"] = "delete"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(_Typed):
     """A short command on a node that may be repeated without harm."""
 
-    label: str
-    title: str
     node: str
     argv: tuple[str, ...]
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["run"] = "run"
 
 
@@ -195,24 +184,20 @@ class InContainer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exec:
+class Exec(_Typed):
     """Commands in containers, all at the same time, which only look and may be repeated.
 
     The result has, by key, what each came to (`rc`, `out`, `err`), or `why` it could not be run: neither fails the op.
     `deadline` is in seconds, for all of them together.
     """
 
-    label: str
-    title: str
     runs: tuple[InContainer, ...]
     deadline: float
-    commands: tuple[str, ...] = ()
-    changes: Changes = field(default=(), repr=False)
     op: Literal["exec"] = "exec"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wait:
+class Wait(_Named):
     """Wait until every check holds, or any of `unless` does, or `deadline` seconds have passed.
 
     With `at_least` seconds it does not believe a sight any earlier. A wait changes nothing; it ends early on Ctrl-C. What
@@ -220,31 +205,25 @@ class Wait:
     meanwhile.
     """
 
-    label: str
-    title: str
     checks: tuple[Check, ...]
     deadline: float
     unless: tuple[Check, ...] = ()
     at_least: float = 0.0
     tells: str = ""
-    changes: Changes = field(default=(), repr=False)
     op: Literal["wait"] = "wait"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(_Named):
     """Keep what is there now: a before-image, immutable and hashed, in the journal.
 
     Its result, the facts of `views`, is given to later steps. With `again_after` seconds the views are read a second
     time; the result is then the second reading, and the first stands at each path with `@first` added.
     """
 
-    label: str
-    title: str
     views: tuple[str, ...] = ()
     requests: tuple[Request, ...] = ()
     again_after: float = 0.0
-    changes: Changes = field(default=(), repr=False)
     op: Literal["record"] = "record"
 
 
