@@ -79,7 +79,7 @@ def _cannot_ask(nodes: list[str], why: str) -> Finding:
     return Finding(
         "H55", "warn", "", tuple(f"node/{node}" for node in nodes),
         f"cannot tell whether NetworkManager still has the profiles of its bridges on {', '.join(nodes)}: {why}",
-        "nothing to do as a rule: without them the first policy fails, and the line stops there",
+        "nothing to do as a rule: where one is gone, the policy fails there and stops the line; no VM notices",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from crash.lives import job_of
+from crash.lives import Job, job_of
 from support.planning import HOT, TARGET, declared, make_world, merged, observed, planned, world_spec
 
 from plans.errors import InputError
@@ -62,16 +62,38 @@ def test_what_no_node_can_be_asked_is_told_once_and_blocks_nothing(
     assert "cannot tell" in finding.message and "worker-01, worker-02: no such program" in finding.message
 
 
+LEFTOVER = {"br-vmdata": {"madeBy": None, "externalIds": {"NM.connection.uuid": GONE}}}
+
+
+def leftover_job(folder: Path) -> Job:
+    """A job on nodes whose br-vmdata was left by an apply that failed."""
+    over = merged(POLICIES, {"nodeDefaults": {"bridges": LEFTOVER}})
+    return job_of(folder / "job", {**WORLD_FILE, "spec": world_spec(over)}, {"vmnet.yaml": HOT})
+
+
 def test_a_leftover_bridge_is_replaced_to_the_end(tmp_path: Path) -> None:
-    """H55: nmstate does not know it, so it goes by a transaction, and the plan after it is empty."""
-    leftover = {"br-vmdata": {"madeBy": None, "externalIds": {"NM.connection.uuid": GONE}}}
-    over = merged(POLICIES, {"nodeDefaults": {"bridges": leftover}})
-    job = job_of(tmp_path / "job", {**WORLD_FILE, "spec": world_spec(over)}, {"vmnet.yaml": HOT})
+    """H55: nmstate has no profile to take away, so it goes by a transaction, and the plan after it is empty."""
+    job = leftover_job(tmp_path)
     ended = job.apply()
     assert ended.code == 0, ended.text
     with job.world() as world:
         assert all("br-vmdata" not in node["bridges"] for node in world.show()["nodes"].values())
         assert planned(world, declared(HOT)).is_empty
+
+
+def test_a_leftover_that_could_not_be_told_stops_the_line_and_the_next_plan_finds_it(tmp_path: Path) -> None:
+    """H55: without the profiles it looks like any other, and nmstate fails to take it away; no VM notices."""
+    job = leftover_job(tmp_path)
+    with job.world() as world:
+        for node in ("worker-01", "worker-02"):
+            world.add_fault(f"shell {node} run nmcli*", nth=1, effect="fail")
+    ended = job.apply()
+    assert ended.code == 3, ended.text
+    assert "worker-01/remove/br-vmdata" in ended.err and "br-vmdata/ovs-bridge still found" in ended.err
+    with job.world() as world:
+        assert all(vm["reachable"] for vm in world.show()["vms"].values())
+    assert job.run("abandon", job.latest().id).code == 0
+    assert "NetworkManager has no profile of br-vmdata any more" in job.run("plan").out
 
 
 NEW_BRIDGE = """\
