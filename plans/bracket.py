@@ -71,6 +71,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     delivered = compose(changes, choices, context)
     proven = [check for c in changes for check in KINDS[c.kind].verify(c, context)]
     seen = _canary_networks(changes, desired, facts, shape)
+    image = canary.image_of(node, desired, facts) if seen else None
     chain = [
         checkpoints.preflight(node, _preflight_checks(found, facts, evacuates)),
         *([pings.before(node, asked.pings)] if asked.pings else []),
@@ -84,7 +85,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
         *_with_proof(node, delivered, changes, context, asked),
         *([checkpoints.verify(node, proven)] if proven else []),
         *([reboot.reboot(node), reboot.settle(node, proven)] if reboots else []),
-        *([canary.prove(node, seen, _image(desired))] if seen else []),
+        *([canary.prove(node, seen, image)] if image else []),
         *([cordon.uncordon(node)] if cordons else []),
         *_returns(node, changes, ways, back, users, shape, canary.is_whole(seen), asked),
     ]
@@ -93,20 +94,19 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     chained = tuple(_chained(chain))
     return Bracket(
         node, shape, why, chained, leaving, tuple(staying), dark, outsider, lasting, ways,
-        _proof(chained, localnets, asked) if _image(desired) or _is_unproven(chained, leaving) or asked.are_told else "",
+        _proof(chained, localnets, asked, image) if _has_canary(desired) or _is_unproven(chained, leaving) or asked.are_told else "",
     )  # fmt: skip
 
 
-def _image(desired: Desired) -> str:
-    asked = desired.rollout.spec.proof if desired.rollout else None
-    return asked.canary.image if asked else ""
+def _has_canary(desired: Desired) -> bool:
+    return desired.rollout is not None and desired.rollout.spec.proof is not None
 
 
 def _canary_networks(
     changes: Sequence[Change], desired: Desired, facts: Facts, shape: Shape
 ) -> list[dict[str, Any]]:
     """What a canary is put on: nothing where none is asked for, or where VMs are there to be seen."""
-    if not _image(desired) or shape != "cold":
+    if not _has_canary(desired) or shape != "cold":
         return []
     bridges = {c.traffic.localnet: c.traffic.bridge for c in changes if c.traffic}
     return canary.networks(bridges, desired, facts)
@@ -117,13 +117,15 @@ def _is_unproven(chain: Sequence[Action], leaving: Sequence[str]) -> bool:
     return bool(leaving) and not any(action.id.endswith(("/prove", "/canary")) for action in chain)
 
 
-def _proof(chain: Sequence[Action], localnets: Sequence[str], asked: pings.Asked) -> str:
+def _proof(
+    chain: Sequence[Action], localnets: Sequence[str], asked: pings.Asked, image: canary.Image | None
+) -> str:
     """By what the node's new path is proven, as people read it; empty where nothing moves."""
     routines = {action.routine for action in chain}
     if not localnets:
         return ""
     means = [
-        ("canary@1", "a canary before VMs return"),
+        ("canary@1", f"a canary before VMs return{image.words if image else ''}"),
         ("prove-by-return@1", "the first VM that returns"),
         ("prove@1", "the traffic of the VMs on it"),
     ]

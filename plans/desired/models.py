@@ -338,9 +338,12 @@ def _image(value: str) -> str:
 
 
 class CanaryPod(Model):
-    """The pod that proves an emptied node's path before VMs return to it. `image`: any that has `sleep`."""
+    """The pod that proves an emptied node's path before VMs return to it.
 
-    image: Annotated[str, AfterValidator(_image)]
+    `image`: any that has `sleep`; without it, one that is on the node already.
+    """
+
+    image: Annotated[str, AfterValidator(_image)] | None = None
 
 
 class Proof(Model):

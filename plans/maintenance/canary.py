@@ -17,15 +17,18 @@ import hashlib
 import ipaddress
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, judge_all
 from plans.desired import Desired
+from plans.errors import InputError, Problem
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Json, Known, Unknown
 from plans.maintenance.ways import networks_with_vms
 from plans.ops import AnyOp, Create, Delete, ObjectRef, Run, Wait
+from plans.readings.images import PODS
 from plans.readings.maintenance import ANSWER_COOKIE, CANARY, MANAGED_BY, POD, RUN_LABEL
 
 PULL_DEADLINE = 180.0
@@ -56,6 +59,44 @@ def networks(node_bridges: Mapping[str, str], desired: Desired, facts: Facts) ->
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a canary is made of; `pod`: the one from which it was read, empty when the rollout names it."""
+
+    name: str
+    pod: str = ""
+
+    @property
+    def words(self) -> str:
+        """As a sentence goes on after the canary; nothing where the rollout says it."""
+        return f" (of {self.name}, which pod {self.pod} has there)" if self.pod else ""
+
+
+def image_of(node: str, desired: Desired, facts: Facts) -> Image | None:
+    """The image of the canary on a node; None when no canary is asked for.
+
+    Where the rollout names none, that of a pod which runs on the node: it is there, and need not be pulled. Raises
+    InputError when none can be told.
+    """
+    rollout = desired.rollout
+    if rollout is None or rollout.spec.proof is None:
+        return None
+    if (named := rollout.spec.proof.canary.image) is not None:
+        return Image(named)
+    images = facts.get("cluster/images")
+    found = (facts.value("cluster/images") or {}).get(node)
+    if found:
+        return Image(found["image"], found["pod"])
+    spaces = " or ".join(namespace for namespace, _, _ in PODS)
+    why = images.why if isinstance(images, Unknown) else f"no pod of {spaces} runs there"
+    message = (
+        f"spec.proof.canary: no image is named, and none can be told that is on {node} already: {why}. "
+        "Name one that has `sleep`: {image: IMAGE}."
+    )
+    path, _, line = desired.places.get(f"{rollout.address}#spec.proof.canary", "").rpartition(":")
+    raise InputError([Problem(path, int(line or 0), 1 if line else 0, message)])
+
+
 def is_whole(proven: Sequence[Mapping[str, Json]]) -> bool:
     """Whether the canary proves the wire too, in every network."""
     return bool(proven) and all(network["gateway"] for network in proven)
@@ -66,7 +107,7 @@ def pod_name(node: str, namespace: str) -> str:
     return f"ovsplan-canary-{hashlib.sha256(f'{node}/{namespace}'.encode()).hexdigest()[:12]}"
 
 
-def prove(node: str, found: Sequence[Mapping[str, Json]], image: str) -> Action:
+def prove(node: str, found: Sequence[Mapping[str, Json]], image: Image) -> Action:
     """Put a pod on the node, see it on every network, ask the gateways, take it away."""
     bridges = sorted({str(network["bridge"]) for network in found})
     return Action(
@@ -74,7 +115,7 @@ def prove(node: str, found: Sequence[Mapping[str, Json]], image: str) -> Action:
         routine="canary@1",
         title=_title(found, bridges),
         node=node,
-        args={"node": node, "networks": [dict(network) for network in found], "image": image},
+        args={"node": node, "networks": [dict(network) for network in found], "image": image.name},
         reads=(
             f"ovs:{node}",
             f"canaries:{node}",

@@ -108,6 +108,7 @@ def views(desired: Desired) -> tuple[str, ...]:
         *(("machines",) if restarts else ()),
         *(("pods",) if spec.evacuate.pods == "evict" else ()),
         *(("canaries",) if spec.proof else ()),
+        *(("images",) if spec.proof and spec.proof.canary.image is None else ()),
     )
 
 

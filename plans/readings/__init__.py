@@ -3,7 +3,7 @@
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
-`launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -16,6 +16,7 @@ from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
 from plans.readings import (
     cluster,
+    images,
     kubelets,
     l2advertisements,
     launchers,
@@ -124,6 +125,8 @@ def reading(view: str, now: float) -> Reading:
             _,
         ):
             return _declared(name, ":".join(where))
+        case "images", []:
+            return Reading(images.REQUESTS, images.parse, cluster.unknown("cluster/images"))
         case "launchers", [n]:
             return Reading(
                 (launchers.request_of(n),),
@@ -327,7 +330,7 @@ def view_of(path: str) -> str:
             return "policies"
         case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:
             return "nmstate-versions"
-        case ["cluster", ("migration-limits" | "rollouts" | "canaries") as view]:
+        case ["cluster", ("migration-limits" | "rollouts" | "canaries" | "images") as view]:
             return view
         case ["cluster", "evictable-namespaces"]:
             return "pods"

@@ -301,3 +301,38 @@ def test_killed_at_any_commit_of_the_canary_the_end_is_the_same(tmp_path: Path) 
         assert code in (KILLED, 0)
     assert made.apply().code == 0
     assert canaries(made) == []
+
+
+def daemon_of(node: str, image: str) -> dict[str, Any]:
+    """OVN-Kubernetes' pod on a node, as it has run there for long."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"ovnkube-node-{node}",
+            "namespace": "openshift-ovn-kubernetes",
+            "labels": {"app": "ovnkube-node"},
+        },
+        "spec": {"nodeName": node, "containers": [{"name": "ovn-controller", "image": image}]},
+        "status": {"phase": "Running"},
+    }
+
+
+def test_without_a_named_image_a_canary_is_of_one_that_is_on_its_node_already(tmp_path: Path) -> None:
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "openshift-ovn-kubernetes"}}
+    objects = [space, daemon_of("worker-01", "ovn:1"), daemon_of("worker-02", "ovn:2")]
+    made = job(tmp_path, "evacuate: {}, proof: {canary: {}}", objects=objects)
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    put = [call for call in calls(made, "cluster create Pod", "canary") if call.endswith("}")]
+    assert ['"image":"ovn:1"' in put[0], '"image":"ovn:2"' in put[1], len(put)] == [True, True, 2]
+    assert canaries(made) == []
+
+
+def test_without_any_image_nothing_is_begun(tmp_path: Path) -> None:
+    made = job(tmp_path, "evacuate: {}, proof: {canary: {}}")
+    ended = made.apply()
+    assert ended.code == 1, ended.text
+    assert "none can be told that is on worker-01 already" in " ".join(ended.err.split())
+    assert "rollout.yaml:4" in ended.err
+    assert not calls(made, "cluster patch")

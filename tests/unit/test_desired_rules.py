@@ -647,9 +647,9 @@ ROLLOUTS = [
         "b.yaml:5:20: spec.evacuate.pods: found 'delete', expected 'evict' or 'leave'. Change it.",
     ),
     case(
-        "canary without an image",
-        [N, rollout("  proof: {canary: {}}\n")],
-        "b.yaml:5:11: spec.proof.canary.image: missing; expected the name of an image that has `sleep`. Add it.",
+        "canary that is nothing",
+        [N, rollout("  proof: {canary: tools}\n")],
+        "b.yaml:5:19: spec.proof.canary: found 'tools' (text), expected {}, or {image: IMAGE} of any image that has `sleep`. Change it.",
     ),
     case(
         "canary of no image",

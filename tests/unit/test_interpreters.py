@@ -14,6 +14,8 @@ from plans.ops import (
     Create,
     Delete,
     Edit,
+    Exec,
+    InContainer,
     ListRequest,
     ObjectRef,
     Patch,
@@ -399,3 +401,46 @@ def test_where_a_watch_cannot_tell_the_caller_looks_again_by_itself(lanes: int, 
     interpreter.ask([request])
     assert not interpreter.await_news([request, *others], 2.0)
     assert cluster.watched == []
+
+
+class Executing:
+    """A cluster in which one pod runs commands, one is gone, and one lets nobody in."""
+
+    def exec(self, pod: ports.Ref, container: str, argv: Any, *, timeout: float) -> ports.Finished:
+        match pod.name:
+            case "gone":
+                raise ports.NotFound('pods "gone" not found')
+            case "closed":
+                raise ports.Forbidden("no")
+        return ports.Finished(1, f"{container} {' '.join(argv)}", "e" * 9999)
+
+
+class Ticking:
+    """Each look at it takes a second."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> float:
+        self.at += 1.0
+        return self.at
+
+
+def executed(deadline: float, *pods: str) -> Any:
+    world = type("World", (), {"cluster": Executing(), "clock": Ticking()})()
+    runs = tuple(InContainer(name, "default", name, "compute", ("x", "y")) for name in pods)
+    outcome, result = Interpreter(cast(ports.World, world)).perform(
+        Exec(label="l", title="t", runs=runs, deadline=deadline)
+    )
+    assert outcome == "done"
+    return result
+
+
+def test_commands_in_containers_are_each_answered_for_and_none_fails_the_others() -> None:
+    result = executed(60.0, "there", "gone", "closed")
+    assert result["there"] == {"rc": 1, "out": "compute x y", "err": "e" * 2000}
+    assert (result["gone"], result["closed"]) == ({"why": 'pods "gone" not found'}, {"why": "no"})
+
+
+def test_commands_in_containers_have_one_deadline_for_all() -> None:
+    assert executed(2.0, "there", "late")["late"] == {"why": "not asked within 2 s"}

@@ -38,6 +38,8 @@ VIEWS = {
     "ovn:w": ("node/w/ovn/version",),
     "dp:w": ("node/w/dp/ens33",),
     "fdb:w:br-phy": ("node/w/fdb/br-phy",),
+    "images": ("cluster/images",),
+    "launchers:w": ("node/w/launchers",),
     "profiles:w": ("node/w/profiles",),
     "ping:w:192.0.2.1": ("node/w/ping/192.0.2.1",),
     "ping:w:2001:db8::1": ("node/w/ping/2001:db8::1",),
@@ -356,3 +358,58 @@ def test_what_rides_on_a_nic_is_told(more: dict[str, Any], used: str | None) -> 
     nic = {"name": "ens33", "type": "ethernet", "state": "up", "mtu": 1500, **more}
     found = read("nics:w", [{"status": {"currentState": {"interfaces": [nic]}}}]).value("node/w/nics")
     assert found["ens33"].get("used") == used
+
+
+def pod(name: str, phase: str = "Running", *, node: str = "w", **more: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default", **more.pop("metadata", {})}
+    return {"metadata": metadata, "spec": {"nodeName": node, **more}, "status": {"phase": phase}}
+
+
+def owned_by(vmi: str) -> dict[str, Any]:
+    return {"ownerReferences": [{"kind": "VirtualMachineInstance", "name": vmi}]}
+
+
+def test_of_a_vm_that_migrates_the_launcher_that_runs_here_is_told() -> None:
+    going = {**owned_by("going"), "deletionTimestamp": "2026-01-15T01:00:00Z"}
+    pods = [
+        pod("old", "Succeeded", metadata=owned_by("web")),
+        pod("new", metadata=owned_by("web")),
+        pod("going-a", metadata=going),
+        pod("no-vm"),
+    ]
+    assert read("launchers:w", pods).value("node/w/launchers") == {"default/web": "new"}
+
+
+def test_an_image_is_of_a_pod_that_runs_and_of_the_container_that_has_the_programs() -> None:
+    def of(container: str, image: str) -> list[dict[str, str]]:
+        return [{"name": "kube-rbac-proxy", "image": "proxy"}, {"name": container, "image": image}]
+
+    ovn = [pod("ovn-w", containers=of("ovn-controller", "ovn:1")), pod("ovn-x", "Pending", node="x", containers=of("ovn-controller", "ovn:1"))]  # fmt: skip
+    multus = [pod(f"multus-{node}", node=node, containers=of("kube-multus", "multus:1")) for node in "wx"]
+    assert read("images", ovn, multus).value("cluster/images") == {
+        "w": {"image": "ovn:1", "pod": "default/ovn-w"},
+        "x": {"image": "multus:1", "pod": "default/multus-x"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("connected", "system", "told"),
+    [
+        ("True", "rhel", "linux"),
+        ("True", "", "linux"),
+        ("True", "mswindows", "windows"),
+        ("False", "rhel", None),
+    ],
+)
+def test_a_guest_agent_is_told_while_it_is_connected_with_the_system_it_runs_on(
+    connected: str, system: str, told: str | None
+) -> None:
+    status = {
+        "phase": "Running",
+        "nodeName": "w",
+        "conditions": [{"type": "AgentConnected", "status": connected}],
+        "guestOSInfo": {"id": system},
+    }
+    vmi = {"metadata": {"name": "web", "namespace": "default", "uid": "u"}, "spec": {}, "status": status}
+    found = read("vms", [vmi], []).value("vm/default/web")
+    assert found is not None and found.get("guest_agent") == told
