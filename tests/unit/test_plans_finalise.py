@@ -6,8 +6,8 @@ from typing import Any
 
 from plans.actions import Done, Finished, Next, Perform, Stop
 from plans.facts import Facts, Known
-from plans.kinds.policy import finalise
 from plans.nmstate import policies
+from plans.nmstate.steps import finalise
 from plans.ops import Wait
 from plans.readings.nmstate import parse_policies
 
