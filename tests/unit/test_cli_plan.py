@@ -68,7 +68,8 @@ def test_a_hazard_blocks_until_it_is_accepted_by_id(tmp_path: Path) -> None:
     planned, applied = job.run("plan"), job.apply()
     assert (planned.code, applied.code) == (7, 7)
     assert "--accept-hazard H14" in planned.out
-    assert "H14" in applied.err and "worker-01" in applied.err
+    assert "H14 BLOCKS" in applied.out and "worker-01" in applied.out
+    assert "hazards block this plan, see above; nothing was changed" in applied.err
     assert job.run("plan", "--accept-hazard", "H01").code == 7
     assert job.run("plan", "--accept-hazard", "H14").code == 0
     assert not any(is_mutating(call) for call in job.log())
