@@ -44,7 +44,10 @@ _NODE_KEEP = (
     "status.nodeInfo",
     "status.conditions",
 )
-_POD_KEEP = ("metadata.name", "metadata.labels", "metadata.ownerReferences", "status.conditions")
+_POD_KEEP = (
+    *("metadata.name", "metadata.labels", "metadata.ownerReferences"),
+    *("status.conditions", "status.containerStatuses"),
+)
 
 
 def lease_request(node: str) -> ListRequest:
@@ -113,14 +116,23 @@ def parse_daemons(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
         owners = {owner.get("kind") for owner in item["metadata"].get("ownerReferences") or ()}
         for key, name in _DAEMONS:
             if labels.get(key) == name and "DaemonSet" in owners:
-                since.setdefault(name, []).append(_since(ready_condition(item)))
+                since.setdefault(name, []).append(_since(item))
     at = f"node/{node}/daemon"
     ready = {f"{at}/{name}": Known(min(times)) for name, times in since.items() if min(times) > 0}
     return {f"node/{node}/daemons": Known(sorted(since)), f"{at}/*": ABSENT, **ready}
 
 
-def _since(ready: Mapping[str, Any]) -> float:
-    return instant(ready.get("lastTransitionTime")) if ready.get("status") == "True" else 0.0
+def _since(pod: Mapping[str, Any]) -> float:
+    """Since when a pod is Ready, or all of its containers have run, whichever is later; 0 for one that is not.
+
+    A kubelet that restarts them fast may never say in between that the pod was not Ready.
+    """
+    ready = ready_condition(pod)
+    if ready.get("status") != "True":
+        return 0.0
+    states = [status.get("state") or {} for status in pod.get("status", {}).get("containerStatuses") or ()]
+    started = [instant((state.get("running") or {}).get("startedAt")) for state in states]
+    return max(instant(ready.get("lastTransitionTime")), min(started, default=0.0))
 
 
 def enactment_requests(node: str) -> tuple[ListRequest, ListRequest]:

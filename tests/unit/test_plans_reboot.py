@@ -261,6 +261,17 @@ def test_daemons_are_pods_of_daemonsets_and_ready_since_their_last_change() -> N
     assert (seen.value("node/w/daemon/multus"), seen.get("node/w/daemon/ovnkube-node")) == (NOW, ABSENT)
 
 
+def test_containers_that_all_started_anew_tell_it_as_well_as_the_condition() -> None:
+    def running(*started: float) -> Any:
+        found = pod("multus", "True", NOW - 600)
+        states = [{"name": "c", "state": {"running": {"startedAt": text(at)}}} for at in started]
+        found["status"]["containerStatuses"] = states
+        return read("daemons:w", [found]).value("node/w/daemon/multus")
+
+    assert running(NOW + 60, NOW + 70) == NOW + 60
+    assert running(NOW + 60, NOW - 700) == NOW - 600, "one of them ran on"
+
+
 def enactment(policy: str, condition: str, generation: int, at: float = NOW) -> Any:
     told = [{"type": condition, "status": "True", "lastHeartbeatTime": text(at)}]
     labels = {"nmstate.io/policy": policy, "nmstate.io/node": "w"}
