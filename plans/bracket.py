@@ -34,7 +34,7 @@ class Bracket:
     """The actions of one node in order, and why they have this shape.
 
     `lasting`: the checks that must still hold at the end of the run (patch pairs come and go with VMs, and are none).
-    `ways`: how each VM that leaves does so. `canary`: the networks on which a pod proves the path; `proof`: in words.
+    `ways`: how each VM that leaves does so. `proof`: by what the new path is proven, in words.
     """
 
     node: str
@@ -48,6 +48,11 @@ class Bracket:
     lasting: tuple[Check, ...] = ()
     ways: tuple[Way, ...] = ()
     proof: str = ""
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a pod proves the node's new path."""
+        return any(action.routine == "canary@1" for action in self.actions)
 
 
 def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[str, Choice]) -> Bracket:

@@ -40,7 +40,7 @@ def cordoned_by_others(scene: Scene) -> list[Finding]:
     for node in scene.facts.value("cluster/cordoned", []) if scene.brackets else []:
         bracket = own.get(node)
         note = "its own changes are made, " if bracket else ""
-        unproven = bracket is not None and bracket.shape == "cold" and "canary" not in bracket.proof
+        unproven = bracket is not None and bracket.shape == "cold" and not bracket.has_canary
         found.append(
             Finding(
                 "H19", "warn", node, (f"node/{node}",),

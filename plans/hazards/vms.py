@@ -213,7 +213,7 @@ def proof_of_an_empty_node(scene: Scene) -> list[Finding]:
         )
         for b in scene.brackets
         if not b.leaving and not b.staying and b.shape == "cold"
-        if not any(action.routine == "canary@1" for action in b.actions)
+        if not b.has_canary
     ]  # fmt: skip
 
 
