@@ -52,7 +52,7 @@ NO_CHECKPOINT = (
 RELOAD = "dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ReloadConfig"
 
 on_25_03 = pytest.mark.parametrize("stage", ["25.03"], indirect=True)
-on_23_03 = pytest.mark.parametrize("stage", ["23.03"], indirect=True)
+on_both = pytest.mark.parametrize("stage", ["25.03", "23.03"], indirect=True)
 
 
 @dataclass
@@ -251,7 +251,7 @@ def test_restart_of_the_api_server_in_the_second_node_is_waited_out(
     assert_as_on_twin(stage, twins(stage, job.desired, tmp_path))
 
 
-@on_23_03
+@on_both
 def test_two_kills_and_lost_folders_are_made_good_without_a_pause(
     stage: Stage, site: NmLab, tmp_path: Path
 ) -> None:
@@ -290,7 +290,7 @@ def lose(folder: Path) -> None:
     folder.mkdir()
 
 
-@on_23_03
+@on_both
 def test_cold_migration_is_proven_by_a_canary_and_ends_as_on_the_twin(
     stage: Stage, site: NmLab, tmp_path: Path
 ) -> None:
