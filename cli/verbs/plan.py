@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from cli.exits import CHANGES, DONE, HAZARD
-from cli.render.plan import render_plan
 from cli.wiring import (
     DEFAULT_STATE,
     Where,
@@ -57,6 +56,7 @@ def command(
     """
     say_begun(where)
     from cli.planning import lacks, plan_for
+    from cli.render.plan import render_plan
 
     desired = read_desired(paths)
     opened = open_world(where)
