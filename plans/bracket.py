@@ -89,7 +89,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
         *_with_proof(node, delivered, changes, context, asked),
         *([checkpoints.verify(node, proven)] if proven else []),
-        *([reboot.reboot(node), reboot.settle(node, proven)] if reboots else []),
+        *([reboot.reboot(node, own_cordon=cordons), reboot.settle(node, proven)] if reboots else []),
         *([canary.prove(node, seen, image)] if image else []),
         *([cordon.uncordon(node)] if cordons else []),
         *_returns(node, changes, ways, back, users, shape, canary.is_whole(seen), asked),

@@ -20,6 +20,7 @@ from plans.errors import InputError, Problem
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known, Unknown
 from plans.ops import ObjectRef, Patch, Record, Run, Wait
 from plans.readings import view_of
+from plans.readings.cluster import CORDONED_BY
 from plans.readings.reboots import NOTE, UP
 
 GONE_DEADLINE = 300.0
@@ -39,14 +40,14 @@ SETTLE_DEADLINE = 900.0
 STRICTLY = 0.001
 
 
-def reboot(node: str) -> Action:
-    """Restart the node, and see it come back."""
+def reboot(node: str, *, own_cordon: bool) -> Action:
+    """Restart the node, and see it come back. `own_cordon`: this run cordons it; somebody else had done so otherwise."""
     return Action(
         id=f"{node}/reboot",
         routine="reboot@1",
         title=f"restart it, minutes as a rule, {BACK_DEADLINE / 60:.0f} at most; pods that stay on it restart too",
         node=node,
-        args={"node": node},
+        args={"node": node, "own_cordon": own_cordon},
         reads=("nodes", "vms", f"boot:{node}"),
         expect=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
@@ -117,11 +118,11 @@ def step_reboot(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     at = f"node/{node}/boot"
     note, boot = _note(node, facts, done), facts.get(f"{at}/id")
     if note is None:
-        return _begin(node, facts, done)
+        return _begin(args, facts, done)
     if not isinstance(boot, Known):
         return _out_of_reach(node, facts, done)
     if boot.value == note["boot"]:
-        return _await_another_boot(node, note, facts, done)
+        return _await_another_boot(args, note, facts, done)
     state = facts.value(f"{at}/state")
     if state == UP:
         return Finished(f"rebooted: boot id {note['boot']} before, {boot.value} now")
@@ -140,22 +141,47 @@ def _note(node: str, facts: Facts, done: Done) -> Mapping[str, Any] | None:
     return {"boot": before.get(f"node/{node}/boot/id")} if before else None
 
 
-def _begin(node: str, facts: Facts, done: Done) -> Next:
-    """Before anything is asked for: is the node empty, what is there, and in which boot is it."""
-    predicted = done.run == KNOWN_AFTER_APPLY
-    boot, vms = facts.get(f"node/{node}/boot/id"), facts.get(f"node/{node}/vms")
-    if not isinstance(boot, Known) and not predicted:
+def _begin(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """Before anything is asked for: may the node be rebooted, what is there, and in which boot is it."""
+    node = args["node"]
+    boot = facts.get(f"node/{node}/boot/id")
+    if not isinstance(boot, Known) and done.run != KNOWN_AFTER_APPLY:
         why = boot.why if isinstance(boot, Unknown) else "its object names no boot id"
         return Stop(f"cannot tell in which boot {node} is: {why}", unsure=True)
-    if not isinstance(vms, Known) and not predicted:
-        return Stop(f"cannot tell which VMs run on {node}: {vms}", unsure=True)
-    if left := facts.value(f"node/{node}/vms", []):
-        return Stop(f"{', '.join(left)} on {node} would die with it: it is not rebooted", moved=True)
+    if refused := _refusal(args, facts, done.run):
+        return refused
     if not done.has("before"):
         views = tuple(f"{view}:{node}" for view in ("ovs", "boot", "daemons", "enactments"))
         title = f"record the switch, daemons and policies of {node}"
         return Perform((Record(label="before", title=title, views=views),))
     return Perform((_write_note(node, facts, done.run),))
+
+
+def _refusal(args: Mapping[str, Any], facts: Facts, run: str) -> Stop | None:
+    """Why the node may not be rebooted now: a VM is on it, or may come to it, or it is in other hands."""
+    node = args["node"]
+    vms, cordoned = facts.get(f"node/{node}/vms"), facts.get(f"node/{node}/unschedulable")
+    for fact, what in ((vms, f"which VMs run on {node}"), (cordoned, f"whether {node} is cordoned")):
+        if not isinstance(fact, Known) and run != KNOWN_AFTER_APPLY:
+            why = fact.why if isinstance(fact, Unknown) else "the API has no such node"
+            return Stop(f"cannot tell {what}: {why}. It is not rebooted", unsure=True)
+    holder = facts.value(f"node/{node}/cordoned-by")
+    if left := facts.value(f"node/{node}/vms", []):
+        why = f"{', '.join(left)} on {node} would die with it"
+    elif facts.value(f"node/{node}/unschedulable") is False:
+        why = f"{node} was uncordoned, and may be given a VM at any time"
+    elif args["own_cordon"] and holder != run:
+        why = f"{node} is cordoned by {f'run {holder}' if holder else 'somebody else'} now"
+    else:
+        return None
+    mend = [f"`oc adm cordon {node}`"]
+    if args["own_cordon"]:
+        mend.append(f"`oc annotate --overwrite node {node} {CORDONED_BY}={run}`")
+    return Stop(
+        f"{why}: it is not rebooted. Once it is free for this run: {', '.join(mend)}, live-migrate every VM that is on it; "
+        "then `ovsplan apply` goes on from here",
+        moved=True,
+    )
 
 
 def _write_note(node: str, facts: Facts, run: str) -> Patch:
@@ -177,16 +203,16 @@ def _write_note(node: str, facts: Facts, run: str) -> Patch:
     )
 
 
-def _await_another_boot(node: str, note: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+def _await_another_boot(args: Mapping[str, Any], note: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """It was asked for, or may have been by an earlier life of ours: only one that plainly stayed up is asked again."""
-    asked = done.attempts.get("ask", 0)
+    node, asked = args["node"], done.attempts.get("ask", 0)
     if not asked and "note" in done.attempts:
-        return Perform((_ask(node),))
+        return _refusal(args, facts, done.run) or Perform((_ask(node),))
     if f"went:{asked}" not in done.outcomes:
         return _wait(f"went:{asked}", node, note, GONE_DEADLINE)
     if facts.get(f"node/{node}/ready") == Known(True):
         if asked < TRIES:
-            return Perform((_ask(node),))
+            return _refusal(args, facts, done.run) or Perform((_ask(node),))
         return Stop(
             f"{node} does not reboot: it was asked {asked} times, is Ready, and still in boot {note['boot']}. "
             f"{_way_out(node)}"

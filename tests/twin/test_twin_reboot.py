@@ -394,3 +394,51 @@ def test_a_vm_that_came_to_the_node_meanwhile_is_not_taken_down(tmp_path: Path) 
     ended = job.apply(boundary=arrive)
     assert ended.code == 4, ended.text
     assert "default/aside" in ended.text and asked(job) == []
+
+
+def test_a_vm_that_came_home_while_nobody_applied_is_not_taken_down(tmp_path: Path) -> None:
+    """Whoever finds the run dead may put the node back to work."""
+    job = job_with(tmp_path / "job")
+    before = boots(job)
+    job.fault(f"shell worker-01 {ASKED}", 1, "kill")
+    assert job.apply().code == KILLED
+    with job.world() as world:
+        world.edit().cluster.write(MergePatch(NODE, {"spec": {"unschedulable": None}}))
+        metadata = {"name": "home", "namespace": "default"}
+        wish = {"vmiName": "web-1", "addedNodeSelector": {"kubernetes.io/hostname": "worker-01"}}
+        migration = {
+            "apiVersion": KUBEVIRT,
+            "kind": "VirtualMachineInstanceMigration",
+            "metadata": metadata,
+            "spec": wish,
+        }
+        ref = Ref(KUBEVIRT, "VirtualMachineInstanceMigration", "home", "default")
+        world.edit().cluster.write(Create(ref, migration))
+        world.tick(120)
+        assert world.show()["vms"]["default/web-1"]["node"] == "worker-01"
+    ended = job.apply()
+    assert ended.code == 4, ended.text
+    said = " ".join(ended.text.split())
+    assert "default/web-1 on worker-01 would die with it: it is not rebooted" in said
+    assert "`oc adm cordon worker-01`" in said and boots(job) == before
+    with job.world() as world:
+        assert world.show()["vms"]["default/web-1"]["reachable"]
+
+
+def test_a_vm_that_came_while_a_lost_request_was_waited_for_is_not_taken_down(tmp_path: Path) -> None:
+    job = job_with(tmp_path / "job")
+    before = boots(job)
+    job.fault(f"shell worker-01 {ASKED}", 1, "hang")
+
+    def arrive(name: str) -> None:
+        if name != "intent" or not is_now("worker-01/reboot"):
+            return
+        if Job(Path.cwd()).events("worker-01/reboot")[-1].label == "went:1":
+            with open_world(Path("world")) as world:
+                ref = Ref(KUBEVIRT, VMI, "aside", "default")
+                world.edit().cluster.write(MergePatch(ref, {"status": {"nodeName": "worker-01"}}))
+
+    ended = job.apply(boundary=arrive)
+    assert ended.code == 4, ended.text
+    assert "default/aside on worker-01 would die with it" in " ".join(ended.text.split())
+    assert boots(job) == before and len(asked(job)) == 1

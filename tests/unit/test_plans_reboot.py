@@ -15,7 +15,7 @@ from plans.maintenance.reboot import STRICTLY, TRIES, step_reboot, step_settle
 from plans.ops import Patch, Record, Run, Wait
 from plans.readings import NoReply, reading
 
-ARGS = {"node": "w"}
+ARGS = {"node": "w", "own_cordon": True}
 NOW = 1_768_438_800.0
 NOTE = {"run": "r1", "boot": "boot-1", "heard": NOW}
 
@@ -30,7 +30,8 @@ def facts(**boot: Fact) -> Facts:
         "version": Known("7"),
     }
     below = {f"node/w/boot/{name}": fact for name, fact in {**seen, **boot}.items()}
-    return Facts({"node/w/vms": Known([]), "node/w/ready": Known(True), **below})
+    held = {"node/w/unschedulable": Known(True), "node/w/cordoned-by": Known("r1")}
+    return Facts({"node/w/vms": Known([]), "node/w/ready": Known(True), **held, **below})
 
 
 def done(outcomes: dict[str, str] | None = None, attempts: dict[str, int] | None = None, **more: Any) -> Done:
@@ -62,14 +63,62 @@ def test_a_note_that_another_run_left_counts_for_nothing() -> None:
     assert isinstance(only(step_reboot(ARGS, old, done())), Record)
 
 
-def test_a_node_with_a_vm_on_it_is_not_rebooted() -> None:
-    found = step_reboot(ARGS, facts().with_changes([("node/w/vms", Known(["default/web"]))]), done())
-    assert found == Stop("default/web on w would die with it: it is not rebooted", moved=True)
+REQUESTS = {
+    "before the note": (ABSENT, done({"before": "done"}, results={"before": {}})),
+    "the first": (Known(NOTE), done({"note": "done"}, {"note": 1})),
+    "resumed": (Known(NOTE), done({"note": "done", "went:0": "timed-out"})),
+    "repeated": (Known(NOTE), done({"note": "done", "went:1": "timed-out"}, {"note": 1, "ask": 1})),
+}
+each_request = pytest.mark.parametrize(("note", "so_far"), REQUESTS.values(), ids=REQUESTS)
 
 
-@pytest.mark.parametrize("path", ["node/w/vms", "node/w/boot/id"])
-def test_what_could_not_be_asked_is_no_leave_to_reboot(path: str) -> None:
-    found = step_reboot(ARGS, facts().with_changes([(path, Unknown("no route"))]), done())
+def requesting(note: Fact, so_far: Done, *changes: tuple[str, Fact], own_cordon: bool = True) -> object:
+    return step_reboot({**ARGS, "own_cordon": own_cordon}, facts(note=note).with_changes(changes), so_far)
+
+
+@each_request
+def test_a_node_with_a_vm_on_it_is_not_rebooted(note: Fact, so_far: Done) -> None:
+    assert isinstance(only(requesting(note, so_far)), Patch | Run)
+    found = requesting(note, so_far, ("node/w/vms", Known(["default/web"])))
+    assert isinstance(found, Stop) and found.moved
+    assert found.why.startswith("default/web on w would die with it: it is not rebooted. ")
+    assert "`oc adm cordon w`" in found.why and "live-migrate every VM that is on it" in found.why
+
+
+@each_request
+@pytest.mark.parametrize(
+    ("path", "fact", "why"),
+    [
+        ("unschedulable", Known(False), "w was uncordoned, and may be given a VM at any time: "),
+        ("cordoned-by", ABSENT, "w is cordoned by somebody else now: "),
+        ("cordoned-by", Known("r2"), "w is cordoned by run r2 now: "),
+    ],
+)
+def test_a_node_that_this_run_does_not_hold_any_more_is_not_rebooted(
+    note: Fact, so_far: Done, path: str, fact: Fact, why: str
+) -> None:
+    found = requesting(note, so_far, (f"node/w/{path}", fact))
+    assert isinstance(found, Stop) and found.moved and found.why.startswith(why)
+    assert "`oc annotate --overwrite node w ovsplan.io/cordoned-by=r1`" in found.why
+
+
+@each_request
+def test_a_node_that_somebody_else_cordoned_beforehand_stays_theirs(note: Fact, so_far: Done) -> None:
+    theirs = ("node/w/cordoned-by", ABSENT)
+    assert isinstance(only(requesting(note, so_far, theirs, own_cordon=False)), Patch | Run)
+    freed = requesting(note, so_far, theirs, ("node/w/unschedulable", Known(False)), own_cordon=False)
+    assert isinstance(freed, Stop) and freed.moved and "annotate" not in freed.why
+
+
+@each_request
+@pytest.mark.parametrize("path", ["node/w/vms", "node/w/unschedulable"])
+def test_what_could_not_be_asked_is_no_leave_to_reboot(note: Fact, so_far: Done, path: str) -> None:
+    found = requesting(note, so_far, (path, Unknown("no route")))
+    assert isinstance(found, Stop) and found.unsure and "no route" in found.why
+
+
+def test_a_node_whose_boot_is_not_known_is_not_rebooted() -> None:
+    found = step_reboot(ARGS, facts(id=Unknown("no route")), done())
     assert isinstance(found, Stop) and found.unsure and "no route" in found.why
 
 
