@@ -13,8 +13,14 @@ from typing import Any
 
 from plans.actions import Done, Finished, Next, Perform, Stop
 from plans.checks import Check, judge_all
-from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known
-from plans.maintenance.migrations import MIGRATION_DEADLINE, migration_name, migration_op
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known, Unknown
+from plans.maintenance.migrations import (
+    ATTEMPTS,
+    MIGRATION_DEADLINE,
+    MOST_NAMES,
+    migration_name,
+    migration_op,
+)
 from plans.maintenance.power import patch_op
 from plans.ops import AnyOp, Changes, Create, Wait
 from plans.readings.machines import cards
@@ -119,15 +125,44 @@ def _listed(template: Template) -> dict[str, Any]:
 
 def perhaps_migrated(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """The migration that `plugged` may make, for the plan to show."""
-    return (_migration(args, facts, Done(KNOWN_AFTER_APPLY))[1],)
+    return (_create(args, _name(args, facts, Done(KNOWN_AFTER_APPLY), 1)),)
 
 
-def _migration(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, Create]:
-    vm, word = args["vm"], "plug" if plugs([card_of(card) for card in args["cards"]]) else "unplug"
-    uid = (facts.value(f"machine/{vm}") or {}).get("uid", "")
-    name = migration_name(done.run, uid, "hotplug", 1)
-    title = f"live-migrate {vm}, as KubeVirt asks for it to {word} the card"
-    return name, migration_op("migrate", title, vm, name)
+def _name(args: Mapping[str, Any], facts: Facts, done: Done, attempt: int) -> str:
+    uid = (facts.value(f"machine/{args['vm']}") or {}).get("uid", "")
+    return migration_name(done.run, uid, "hotplug", attempt)
+
+
+def _create(args: Mapping[str, Any], name: str) -> Create:
+    word = "plug" if plugs([card_of(card) for card in args["cards"]]) else "unplug"
+    title = f"live-migrate {args['vm']}, as KubeVirt asks for it to {word} the card"
+    return migration_op(f"migrate:{name}", title, args["vm"], name)
+
+
+def _attempt(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, bool] | Stop:
+    """The migration to look at or to create, and whether it was begun; Stop when those of this life all failed.
+
+    KubeVirt keeps a failed migration for a while: whoever resumes makes another one, under another name.
+    """
+    vm, namespace = args["vm"], args["vm"].partition("/")[0]
+    if isinstance(unread := facts.get("migration/*"), Unknown):
+        return Stop(f"cannot read migrations: {unread.why}", unsure=True)
+    tried = sum(1 for label in done.attempts if label.startswith("migrate:"))
+    reason = ""
+    for attempt in range(1, MOST_NAMES):
+        name = _name(args, facts, done, attempt)
+        at = f"migration/{namespace}/{name}"
+        phase = facts.value(f"{at}/phase")
+        if phase == "Failed":
+            reason = (facts.value(at) or {}).get("reason") or reason
+            continue
+        begun = phase is not None or done.has(f"migrate:{name}")
+        if begun and phase is None and f"settled:{name}" in done.outcomes:
+            continue  # it is over and gone, and the cards are still not plugged
+        if not begun and tried >= ATTEMPTS:
+            break
+        return name, begun
+    return Stop(f"the migration of {vm} failed {tried} times: {reason or 'KubeVirt gives no reason'}")
 
 
 def plugged(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
@@ -156,29 +191,31 @@ def _title(vm: str, wanted: Sequence[Card]) -> str:
 
 
 def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tuple[Check, ...]) -> Next:
-    vm, namespace = args["vm"], args["vm"].partition("/")[0]
+    vm = args["vm"]
     if facts.value(f"machine/{vm}/migratable") is not True:
         return Stop(f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: {_INSTEAD}")
     under_way = f"cluster/migrating/{vm}"
-    if isinstance(facts.get(under_way), Known):
-        if "moved" in done.outcomes:
+    if isinstance(other := facts.get(under_way), Known):
+        label = f"moved:{other.value}"
+        if label in done.outcomes:
             return Stop(f"the migration of {vm} does not come to an end")
-        over = Check(under_way, "absent", why=f"{vm} is migrating")
-        return _wait("moved", f"{vm} migrated", (over,), MIGRATION_DEADLINE)
-    if args.get("own") and "own" not in done.outcomes and "moved" not in done.outcomes:
+        over = Check(under_way, "ne", other.value, why=f"{vm} is migrating")
+        return _wait(label, f"{vm} migrated", (over,), MIGRATION_DEADLINE)
+    has_moved = any(label.startswith("moved:") for label in done.outcomes)
+    if args.get("own") and "own" not in done.outcomes and not has_moved:
         begun = Check(under_way, "present", why=f"KubeVirt has not begun to migrate {vm}")
         return _wait("own", f"KubeVirt migrates {vm}", (begun,), OWN_DEADLINE, unless=checks)
-    name, create = _migration(args, facts, done)
-    at = f"migration/{namespace}/{name}"
-    if facts.value(f"{at}/phase") == "Failed":
-        reason = (facts.value(at) or {}).get("reason") or "KubeVirt gives no reason"
-        return Stop(f"the migration of {vm} failed: {reason}")
-    if not done.has("migrate"):
-        return Perform((create,))
-    if "settled" in done.outcomes:
+    found = _attempt(args, facts, done)
+    if isinstance(found, Stop):
+        return found
+    name, is_begun = found
+    if not is_begun:
+        return Perform((_create(args, name),))
+    if f"settled:{name}" in done.outcomes:
         return Stop(f"{vm} was migrated, and its cards are still not plugged")
     title = _title(vm, [card_of(card) for card in args["cards"]])
-    return _wait("settled", title, checks, PLUG_DEADLINE)
+    failed = Check(f"migration/{vm.partition('/')[0]}/{name}/phase", "eq", "Failed")
+    return _wait(f"settled:{name}", title, checks, PLUG_DEADLINE, unless=(failed,))
 
 
 def _wait(

@@ -13,7 +13,7 @@ import pytest
 from crash.lives import Job, kill_at
 from twin.worlds import select
 
-from providers.ports import MergePatch
+from providers.ports import MergePatch, Ref
 from unit.test_cli_apply_networks import (
     ATTACHED,
     VMNETWORK,
@@ -124,6 +124,26 @@ def test_killed_at_any_commit_it_is_plugged_once(n: int, tmp_path: Path) -> None
     assert ended.code == 0, ended.text
     assert_it_ran_on(job, before)
     assert migrations(job) == ["ovsplan Succeeded"]
+
+
+def close(job: Job, word: bool | None) -> None:
+    with job.world() as world:
+        for node in world.show()["nodes"]:
+            world.cluster.write(MergePatch(Ref("v1", "Node", node), {"spec": {"unschedulable": word}}))
+
+
+def test_a_migration_that_failed_for_want_of_room_is_made_again_by_whoever_resumes(tmp_path: Path) -> None:
+    job = job_for(tmp_path, PLUGGED, NO_MIGRATIONS)
+    before = guest(job, "web-1")
+    assert job.run("plan", "--out", "plan.json").code == 0
+    close(job, True)
+    ended = job.apply("plan.json")
+    assert ended.code == 3 and "the migration of default/web-1 failed 3 times" in ended.text, ended.text
+    close(job, None)
+    again = job.apply()
+    assert again.code == 0, again.text
+    assert_it_ran_on(job, before)
+    assert sorted(migrations(job)) == [*["ovsplan Failed"] * 3, "ovsplan Succeeded"]
 
 
 def test_without_live_updates_the_plan_says_that_the_vm_restarts(tmp_path: Path) -> None:

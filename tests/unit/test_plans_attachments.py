@@ -244,8 +244,10 @@ ARGS = {
 }
 
 
-def plug(facts: Facts, outcomes: Mapping[str, str] | None = None) -> Next:
-    return find_routine("hotplug@1").step(ARGS, facts, Done("run-1", outcomes or {}))
+def plug(
+    facts: Facts, outcomes: Mapping[str, str] | None = None, attempts: Mapping[str, int] | None = None
+) -> Next:
+    return find_routine("hotplug@1").step(ARGS, facts, Done("run-1", outcomes or {}, attempts=attempts or {}))
 
 
 def asked(word: str, **status: Any) -> dict[str, Any]:
@@ -281,11 +283,27 @@ def test_hotplug_migrates_once_when_kubevirt_asks_for_it() -> None:
     assert isinstance(create, Create) and create.body["spec"] == {"vmiName": "web-1"}
     assert create.ref.name == only(plug(facts)).ref.name
     under_way = facts.with_changes([("cluster/migrating/default/web-1", Known(create.ref.name))])
-    assert only(plug(under_way, {"migrate": "done"})).label == "moved"
-    assert only(plug(facts, {"migrate": "done", "moved": "done"})).label == "settled"
-    failed = facts.with_changes([(f"migration/default/{create.ref.name}/phase", Known("Failed"))])
-    stop = plug(failed, {"migrate": "done", "moved": "done"})
-    assert isinstance(stop, Stop) and "failed" in stop.why
+    name = create.ref.name
+    assert only(plug(under_way, {f"migrate:{name}": "done"})).label == f"moved:{name}"
+    moved = {f"migrate:{name}": "done", f"moved:{name}": "done"}
+    assert only(plug(facts, moved)).label == f"settled:{name}"
+
+
+def test_a_migration_for_a_card_that_failed_is_made_anew_three_times_in_one_life_and_again_in_the_next() -> (
+    None
+):
+    waiting = seen(WRITTEN, asked("MigrationRequired"))
+    facts = Facts({**dict(waiting.items()), "migration/*": ABSENT, "cluster/migrating/*": ABSENT})
+    names: dict[str, str] = {}
+    for _ in range(3):
+        create = only(plug(facts, names, attempts=dict.fromkeys(names, 1)))
+        assert isinstance(create, Create) and create.label not in names
+        names[create.label] = "done"
+        facts = facts.with_changes([(f"migration/default/{create.ref.name}/phase", Known("Failed"))])
+    stop = plug(facts, names, attempts=dict.fromkeys(names, 1))
+    assert isinstance(stop, Stop) and "failed 3 times" in stop.why
+    create = only(plug(facts, names))
+    assert isinstance(create, Create) and create.label not in names
 
 
 def test_a_vm_that_kubevirt_migrates_by_itself_is_not_migrated_again() -> None:
@@ -297,7 +315,7 @@ def test_a_vm_that_kubevirt_migrates_by_itself_is_not_migrated_again() -> None:
             "cluster/migrating/default/web-1": Known("kubevirt-x"),
         }
     )
-    assert only(plug(facts)).label == "moved"
+    assert only(plug(facts)).label == "moved:kubevirt-x"
 
 
 def test_hotplug_of_a_vm_that_cannot_migrate_stops_and_says_so() -> None:
