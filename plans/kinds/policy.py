@@ -85,7 +85,7 @@ def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Out
             after=_in_words(policy.spec.node_selector, policy.spec.desired_state),
             why="it keeps its nodes as this plan makes them",
             data={"policy": name, "do": "finalise", "selector": dict(policy.spec.node_selector), "document": wanted["spec"]["desiredState"],
-                  "at_once": at_once, "nodes": nodes, "drop": sorted({*left, *(c.data["own"] for c in coming)})},
+                  "at_once": at_once, "network": "", "nodes": nodes, "drop": sorted({*left, *(c.data["own"] for c in coming)})},
             phase="epilogue",
         )
     )  # fmt: skip
@@ -146,7 +146,7 @@ def _prepared(
         address=where, kind="policy", node="", verb="~" if have else "+",
         before=_in_words(have["selector"], have["document"]) if have else "absent", after=_in_words(selector, document),
         why="a node comes under it when its label says so",
-        data={"policy": name, "do": "prepare", "selector": dict(selector), "document": dict(document),
+        data={"policy": name, "do": "prepare", "selector": dict(selector), "document": dict(document), "network": network.name,
               "passing": name != names.shared_name(network)},
         localnets=(network.name,), phase="prologue",
     )  # fmt: skip
@@ -218,14 +218,14 @@ def _diff_former(desired: Desired, facts: Facts, others: Sequence[Outcome]) -> l
 def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome | None) -> list[Outcome]:
     """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04).
 
-    Where none is written any more (no `outcome`), it would lead each node back; there only what ovsplan made is taken away.
+    Where none is written any more (no `outcome`), it would lead each node back; there only what a run of this network made is taken away.
     """
     name = names.shared_name(network)
     have = facts.value(address(name))
     if not have or have["owner"]:
         return []  # one that others keep is named by a hazard
     moves = isinstance(outcome, Blocked) or (isinstance(outcome, Change) and bool(outcome.data["drop"]))
-    leads_back = outcome is None and have["ours"]
+    leads_back = outcome is None and have["ours"] and have["network"] == network.name
     said = documents.contradictions(have["document"], policies.final_document(network))
     if not said or not (moves or leads_back):
         return []
@@ -277,7 +277,7 @@ def _diff_shared(network: VMNetwork, facts: Facts, survey: Survey) -> Outcome | 
         after=_in_words(network.selector, wanted["spec"]["desiredState"]),
         why="it keeps today's nodes, and those that come, as this plan makes them; one node at a time",
         data={"policy": name, "do": "finalise", "selector": dict(network.selector), "document": wanted["spec"]["desiredState"],
-              "at_once": AT_ONCE,
+              "at_once": AT_ONCE, "network": network.name,
               "nodes": nodes, "drop": sorted({*left, *coming})},
         localnets=(network.name,), phase="epilogue",
     )  # fmt: skip
@@ -335,14 +335,14 @@ def fragment(change: Change, context: Context) -> Action:
     if data["do"] == "prepare":
         return Action(
             id=f"policy/{name}/prepare", routine="prepare-policy@1", title=f"have policy {name} there, for nodes with its label",
-            address=change.address, args={key: data[key] for key in ("policy", "selector", "document")}, reads=(f"policy:{name}",),
+            address=change.address, args={key: data[key] for key in ("policy", "selector", "document", "network")}, reads=(f"policy:{name}",),
             done_when=(Check(f"policy/{name}", "present"),), no_undo="it selects no node yet",
         )  # fmt: skip
     return Action(
         id=f"policy/{name}/finalise", routine="finalise-policy@1",
         title=f"apply policy {name} for all nodes, then drop {len(data['drop'])} of single nodes",
         address=change.address,
-        args={key: data[key] for key in ("policy", "selector", "document", "at_once", "nodes", "drop")},
+        args={key: data[key] for key in ("policy", "selector", "document", "at_once", "network", "nodes", "drop")},
         reads=("policies", "nodes"),
         no_undo="every node was as it says already: it changed nothing",
         deadline=policies.APPLY_DEADLINE * max(1, len(data["nodes"])),

@@ -1,6 +1,7 @@
 """Policies that an earlier run made for a network, and that nothing writes now: its `delivery` was changed since.
 
-The one invariant: only what ovsplan made is found, and only what speaks of this network and of nothing else.
+The one invariant: only what a run of this network made is found, by the mark that it wrote (`policies.MADE_FOR`), and only
+while it speaks of this network and of nothing else. What it says is no proof: policies of the files say the same things.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ class Former:
 
 
 def former(desired: Desired, facts: Facts) -> list[Former]:
-    """The policies of earlier runs, by name, each with the first network that it is of."""
+    """The policies of earlier runs, by name, each with the network that it was made for."""
     listed = facts.value("cluster/policies") or []
     known = {name for network in desired.networks for name in _replaced(network)} | _written(desired, facts)
     found: dict[str, Former] = {}
     for network in desired.networks:
         for name in listed:
             have = facts.value(f"policy/{name}")
-            if have and have["ours"] and name not in known and name not in found and _is_of(network, have):
+            made = have and have["ours"] and have["network"] == network.name
+            if made and name not in known and _is_of(network, have):
                 for one in _judged(network, name, have, facts):
                     found[name] = one
     return [found[name] for name in sorted(found)]

@@ -28,6 +28,12 @@ HOSTNAME = "kubernetes.io/hostname"
 FIELD_MANAGER = "ovsplan"
 OURS = "app.kubernetes.io/managed-by"
 
+MADE_FOR = "ovsplan.io/network"
+"""The annotation on a policy that a VMNetwork's run writes: the network's name, which no label's value may be too long for.
+
+A policy of the files has none: nothing but the files says when it goes.
+"""
+
 SEEN_DEADLINE = 60.0
 """Seconds for a handler to begin: one whose API connection rode on a moved uplink may be blind for 36 s (H62)."""
 
@@ -80,9 +86,10 @@ def way(network: VMNetwork, node: str, facts: Facts, step: str) -> dict[str, Any
     if network.is_labelled and network.spec.delivery:
         value = MAPPED if step == "mapped" else DONE
         name = mapping_name(network) if step == "mapped" else shared_name(network)
-        return {"policy": name, "label": {"key": network.spec.delivery.label, "value": value}}
+        label = {"key": network.spec.delivery.label, "value": value}
+        return {"policy": name, "label": label, "network": network.name}
     hostname = facts.value(f"node/{node}/labels", {}).get(HOSTNAME, node)
-    return {"policy": node_name(network, node), "hostname": hostname}
+    return {"policy": node_name(network, node), "hostname": hostname, "network": network.name}
 
 
 def views(node: str, args: Mapping[str, Any]) -> tuple[str, ...]:
@@ -95,16 +102,22 @@ def in_force(args: Mapping[str, Any], facts: Facts) -> bool:
     if label := args.get("label"):
         labels = facts.value(f"node/{args['node']}/labels", {})
         return bool(labels.get(label["key"]) == label["value"])
-    return is_applied(facts, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
+    return is_applied(facts, _own_body(args))
 
 
 def enforce_op(label: str, args: Mapping[str, Any], facts: Facts) -> Apply | Patch:
     """The op that brings the policy of a step into force on its node."""
     if args.get("label"):
         return label_op(label, args, args["label"]["value"], facts)
-    op = apply_op(label, body(args["policy"], {HOSTNAME: args["hostname"]}, args["document"]))
+    op = apply_op(label, _own_body(args))
     anew = (state_path(args["node"], args["policy"]), Known("waiting"))
     return replace(op, changes=(*op.changes, anew))
+
+
+def _own_body(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy of one node; one of the files is made for no network."""
+    selector = {HOSTNAME: args["hostname"]}
+    return body(args["policy"], selector, args["document"], network=args.get("network", ""))
 
 
 def retract_op(label: str, args: Mapping[str, Any], facts: Facts) -> Delete | Patch:
@@ -200,16 +213,24 @@ def ref(name: str) -> ObjectRef:
 
 
 def body(
-    name: str, selector: Mapping[str, str], document: Mapping[str, Any], at_once: int | str | None = None
+    name: str,
+    selector: Mapping[str, str],
+    document: Mapping[str, Any],
+    at_once: int | str | None = None,
+    network: str = "",
 ) -> dict[str, Any]:
-    """A policy as it is applied: `at_once` is maxUnavailable."""
+    """A policy as it is applied: `at_once` is maxUnavailable, `network` the VMNetwork that it is made for."""
     spec: dict[str, Any] = {"nodeSelector": dict(selector), "desiredState": dict(document)}
     if at_once is not None:
         spec["maxUnavailable"] = at_once
     return {
         "apiVersion": POLICY[0],
         "kind": POLICY[1],
-        "metadata": {"name": name, "labels": {OURS: FIELD_MANAGER}},
+        "metadata": {
+            "name": name,
+            "labels": {OURS: FIELD_MANAGER},
+            **({"annotations": {MADE_FOR: network}} if network else {}),
+        },
         "spec": spec,
     }
 
@@ -247,12 +268,9 @@ def adopt_op(label: str, wanted: Mapping[str, Any], facts: Facts) -> Edit:
     name, spec = wanted["metadata"]["name"], wanted["spec"]
     version = facts.get(f"policy/{name}/version")
     have = facts.value(f"policy/{name}") or {}
-    mark: dict[str, Any] = (
-        {"path": f"/metadata/labels/{OURS.replace('/', '~1')}", "value": FIELD_MANAGER}
-        if have.get("labelled")
-        else {"path": "/metadata/labels", "value": {OURS: FIELD_MANAGER}}
-    )
-    operations = [{"op": "replace", "path": "/spec", "value": dict(spec)}, {"op": "add", **mark}]
+    operations = [{"op": "replace", "path": "/spec", "value": dict(spec)}]
+    for part, known in (("labels", "labelled"), ("annotations", "annotated")):
+        operations += _marks(f"/metadata/{part}", wanted["metadata"].get(part, {}), bool(have.get(known)))
     return Edit(
         label=label,
         title=f"adopt policy {name}, its spec replaced: {documents.in_words(spec['desiredState'])}",
@@ -263,8 +281,15 @@ def adopt_op(label: str, wanted: Mapping[str, Any], facts: Facts) -> Edit:
         commands=(
             f"oc patch nncp {name} --type=json -p {shlex.quote(json.dumps(operations, sort_keys=True))}",
         ),
-        changes=_written(name, spec),
+        changes=_written(wanted),
     )
+
+
+def _marks(path: str, marks: Mapping[str, str], has_others: bool) -> list[dict[str, Any]]:
+    """The operations that add marks to an object's labels or annotations and leave those that are there."""
+    if marks and not has_others:
+        return [{"op": "add", "path": path, "value": dict(marks)}]
+    return [{"op": "add", "path": f"{path}/{key.replace('/', '~1')}", "value": marks[key]} for key in marks]
 
 
 def apply_op(label: str, wanted: Mapping[str, Any]) -> Apply:
@@ -278,11 +303,13 @@ def apply_op(label: str, wanted: Mapping[str, Any]) -> Apply:
         body=dict(wanted),
         again_if=IN_PROGRESS,
         commands=(f"echo {manifest} | oc apply --server-side --field-manager={FIELD_MANAGER} -f -",),
-        changes=_written(name, spec),
+        changes=_written(wanted),
     )
 
 
-def _written(name: str, spec: Mapping[str, Any]) -> Changes:
+def _written(wanted: Mapping[str, Any]) -> Changes:
+    metadata, spec = wanted["metadata"], wanted["spec"]
+    name = metadata["name"]
     have = {
         "uid": "",
         "generation": 0,
@@ -292,6 +319,8 @@ def _written(name: str, spec: Mapping[str, Any]) -> Changes:
         "owner": "",
         "ours": True,
         "labelled": True,
+        "annotated": bool(metadata.get("annotations")),
+        "network": metadata.get("annotations", {}).get(MADE_FOR, ""),
     }
     return (
         (f"policy/{name}", Known(have)),

@@ -72,7 +72,7 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     name = args["policy"]
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE)
+    wanted = policies.body(name, args["selector"], args["document"], AT_ONCE, args.get("network", ""))
     if policies.is_applied(facts, wanted):
         return Finished(f"policy {name} is there")
     if (wait := policies.not_editable(args, facts, done)) is not None:
@@ -100,7 +100,7 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             moved=True,
         )
     nodes = [node for node in nodes if node in matching]
-    wanted = policies.body(name, args["selector"], args["document"], args["at_once"])
+    wanted = policies.body(name, args["selector"], args["document"], args["at_once"], args.get("network", ""))
     if not policies.is_applied(facts, wanted):
         editable = facts.get(f"policy/{name}/editable")
         if isinstance(editable, Known) and not editable.value and "editable" not in done.outcomes:

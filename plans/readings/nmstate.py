@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import ATTEMPTS, ENACTMENT, FIELD_MANAGER, OURS, OVER, POLICY, STATE, by_node
+from plans.nmstate.policies import (
+    ATTEMPTS,
+    ENACTMENT,
+    FIELD_MANAGER,
+    MADE_FOR,
+    OURS,
+    OVER,
+    POLICY,
+    STATE,
+    by_node,
+)
 from plans.ops import CommandRequest, ListRequest
 
 MESSAGE_LIMIT = 300
@@ -218,6 +228,8 @@ def _policy(item: Mapping[str, Any]) -> dict[str, Any]:
         "owner": owner(metadata),
         "ours": (metadata.get("labels") or {}).get(OURS) == FIELD_MANAGER,
         "labelled": bool(metadata.get("labels")),
+        "annotated": bool(metadata.get("annotations")),
+        "network": (metadata.get("annotations") or {}).get(MADE_FOR, ""),
     }
 
 

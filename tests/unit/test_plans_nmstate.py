@@ -51,10 +51,16 @@ def test_a_mapping_to_a_bridge_that_another_policy_takes_away_is_a_contradiction
 
 
 def left(
-    name: str, selector: dict[str, str], document: Any, *, ours: bool = True, state: str = "available"
+    name: str,
+    selector: dict[str, str],
+    document: Any,
+    *,
+    ours: bool = True,
+    state: str = "available",
+    made_for: str = "vmnet",
 ) -> Facts:
     """Two nodes, of which the network selects the first, and one policy."""
-    have = {"ours": ours, "selector": selector, "document": document, "owner": ""}
+    have = {"ours": ours, "selector": selector, "document": document, "owner": "", "network": made_for}
     return Facts(
         {
             "cluster/nodes": Known(["node-1", "node-2"]),
@@ -67,7 +73,14 @@ def left(
     )
 
 
-def test_a_policy_that_an_earlier_run_left_is_found_by_what_it_says() -> None:
+@pytest.mark.parametrize("made_for", ["", "other"])
+def test_only_the_mark_of_the_network_tells_that_it_was_made_for_it(made_for: str) -> None:
+    """A policy of other files says the same things of one node, and carries no mark."""
+    assert former(declared(NETWORK), left("first-node-1", FIRST, DONE, made_for=made_for)) == []
+    assert former(declared(NETWORK), left("first", RACK, DONE, made_for=made_for)) == []
+
+
+def test_a_policy_that_an_earlier_run_left_is_found_by_its_mark() -> None:
     found = former(declared(NETWORK), left("first-node-1", FIRST, documents.union(DONE, GONE)))
     assert [(f.name, f.single, f.in_the_way) for f in found] == [("first-node-1", True, False)]
     shared = former(declared(NETWORK), left("first", RACK, DONE))

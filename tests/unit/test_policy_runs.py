@@ -56,3 +56,30 @@ def test_after_a_run_nothing_is_left_to_do(name: str, tmp_path: Path) -> None:
     ended = job.apply()
     assert ended.code == 0, ended.text
     assert "No changes." in job.run("plan").out
+
+
+def test_what_a_networks_run_writes_carries_its_mark_and_an_adopted_policy_keeps_those_of_others(
+    tmp_path: Path,
+) -> None:
+    job = site(tmp_path, "policy/half-way-by-hand")
+    ref = Ref("nmstate.io/v1", "NodeNetworkConfigurationPolicy", "br-vmdata-migrated")
+    theirs = {"metadata": {"annotations": {"example.com/owner": "net"}, "labels": {"team": "a"}}}
+    with job.world() as world:
+        world.edit().cluster.write(MergePatch(ref, theirs))
+        world.tick(1)
+    ended = job.apply()
+    assert ended.code == 0, ended.text
+    with job.world() as world:
+        (there,) = world.cluster.list(ref.api, ref.kind).items
+    assert there["metadata"]["annotations"]["ovsplan.io/network"] == "vmnet"
+    assert there["metadata"]["annotations"]["example.com/owner"] == "net"
+    assert there["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "ovsplan", "team": "a"}
+
+
+def test_a_policy_of_the_files_carries_no_networks_mark(tmp_path: Path) -> None:
+    job = site(tmp_path, "native/new")
+    assert job.apply().code == 0
+    with job.world() as world:
+        listed = world.cluster.list("nmstate.io/v1", "NodeNetworkConfigurationPolicy").items
+    assert listed
+    assert not [p for p in listed if "ovsplan.io/network" in p["metadata"].get("annotations", {})]
