@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from plans.document import Finding
-from plans.facts import Unknown
 from plans.hazards import Scene
 
 
@@ -13,14 +12,20 @@ def another_node_down(scene: Scene) -> list[Finding]:
         return []
     return [
         Finding("H18", "block", node, (f"node/{node}",),
-                f"{node} {_state(scene, node)}: no other node is taken out of service meanwhile", f"bring {node} back first")
+                f"{node} is not Ready: no other node is taken out of service meanwhile", f"bring {node} back first")
         for node in scene.facts.value("cluster/not-ready", [])
     ]  # fmt: skip
 
 
-def _state(scene: Scene, node: str) -> str:
-    ready = scene.facts.get(f"node/{node}/ready")
-    return f"may be down ({ready.why})" if isinstance(ready, Unknown) else "is not Ready"
+def stale_lease(scene: Scene) -> list[Finding]:
+    """H18: a node that is Ready by its own word may have died in the last 40 s; or only its clock is wrong."""
+    down = scene.facts.value("cluster/not-ready", [])
+    suspects = scene.facts.value("cluster/kubelets", {}) if scene.brackets else {}
+    return [
+        Finding("H18", "warn", node, (f"node/{node}",), f"{node} says that it is Ready; {why}",
+                "look at that node's kubelet, and at its clock")
+        for node, why in suspects.items() if node not in down
+    ]  # fmt: skip
 
 
 def machines_updating(scene: Scene) -> list[Finding]:
@@ -58,4 +63,4 @@ def _holder(scene: Scene, node: str) -> str:
     return f"run {run}, which never uncordoned it" if run else "somebody else"
 
 
-FINDERS = (another_node_down, machines_updating, cordoned_by_others)
+FINDERS = (another_node_down, stale_lease, machines_updating, cordoned_by_others)

@@ -35,7 +35,7 @@ def step_preflight(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     kubelets = facts.get("cluster/kubelets")
     if isinstance(kubelets, Unknown):
         return Finished(f"cannot tell by their Leases whether the kubelets are alive: {kubelets.why}")
-    return Finished()
+    return Finished("; ".join(f"{node}: {why}" for node, why in facts.value("cluster/kubelets", {}).items()))
 
 
 def verify(node: str, checks: Sequence[Check]) -> Action:

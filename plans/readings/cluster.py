@@ -95,12 +95,12 @@ def quantity(text: str | int) -> int:
 def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`cluster/nodes`, `cluster/not-ready`, `cluster/cordoned`, `cluster/kubelets` and what each node's object says.
 
-    A node whose kubelet is silent (`kubelets.silence`) is not known to be Ready, whatever its object still says.
+    A node is Ready when its object says so, whatever its Lease looks like (`kubelets.stale`).
     """
     leases, items = replies
     facts: dict[str, Fact] = {"node/*": ABSENT}
     names, not_ready, outsiders = [], [], []
-    facts["cluster/kubelets"], silent = kubelets.silence(leases, items)
+    facts["cluster/kubelets"] = kubelets.stale(leases, items)
     for item in items:
         name = item["metadata"]["name"]
         names.append(name)
@@ -109,7 +109,7 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
         cordoned = bool(item.get("spec", {}).get("unschedulable"))
         by = item["metadata"].get("annotations", {}).get(CORDONED_BY)
         memory = item.get("status", {}).get("allocatable", {}).get("memory")
-        if not ready or name in silent:
+        if not ready:
             not_ready.append(name)
         if cordoned:
             outsiders.append(name)
@@ -117,7 +117,7 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
         facts[at] = Known(name)
         facts[f"{at}/*"] = Unknown(f"nobody asked {name}")  # its object tells nothing of its switch
         facts[f"{at}/labels"] = Known(dict(item["metadata"].get("labels", {})))
-        facts[f"{at}/ready"] = Unknown(silent[name]) if ready and name in silent else Known(ready)
+        facts[f"{at}/ready"] = Known(ready)
         facts[f"{at}/unschedulable"] = Known(cordoned)
         facts[f"{at}/cordoned-by"] = Known(by) if by is not None else ABSENT
         facts[f"{at}/memory"] = Known(quantity(memory)) if memory is not None else ABSENT

@@ -1,6 +1,8 @@
 """Reading kubelets by their Leases, which they renew every 10 s: a node's own word for Ready may be 40 s old.
 
-Invariant: Leases are compared with each other and with the nodes' heartbeats, never with the clock of this machine.
+Invariant: Leases are compared with each other and with the nodes' heartbeats, never with the clock of this machine. Each
+node writes its own clock in its Lease, so one that looks stale is a suspicion and no more: Kubernetes itself goes by when it
+saw a Lease change.
 """
 
 from __future__ import annotations
@@ -23,27 +25,28 @@ SILENT_AFTER = 40.0
 """Seconds after which a Lease counts as stale: Kubernetes' node-monitor-grace-period (40 s; 50 s since 1.32)."""
 
 
-def silence(leases: Sequence[Json] | NoReply, nodes: Sequence[Json]) -> tuple[Fact, Mapping[str, str]]:
-    """`cluster/kubelets`, the nodes whose kubelet is silent, and for each of them why.
+def stale(leases: Sequence[Json] | NoReply, nodes: Sequence[Json]) -> Fact:
+    """`cluster/kubelets`: the nodes whose Lease looks stale, and what that may mean.
 
-    A node without a Lease is judged by its object alone. Unknown when there is no Lease at all, or none could be read.
+    A node without a Lease is none of them. Unknown when there is no Lease at all, or none could be read.
     """
     if isinstance(leases, NoReply):
-        return Unknown(leases.why), {}
+        return Unknown(leases.why)
     renewed = {lease["metadata"]["name"]: at for lease in leases if (at := renewal(lease))}
     if not renewed:
-        return Unknown(f"no node has a Lease in namespace {NAMESPACE}"), {}
+        return Unknown(f"no node has a Lease in namespace {NAMESPACE}")
     names = [node["metadata"]["name"] for node in nodes]
     newest = _now(
         [max(heartbeat(node), renewed.get(name, 0.0)) for name, node in zip(names, nodes, strict=True)]
     )
     late = {name: newest - renewed.get(name, newest) for name in names}
-    silent = {
-        name: f"its kubelet has not renewed its Lease for {age:.0f} s"
-        for name, age in late.items()
-        if age > SILENT_AFTER
-    }
-    return Known(sorted(silent)), silent
+    return Known(
+        {
+            name: f"its Lease is {age:.0f} s older than those of others: its kubelet is silent, or its clock is behind"
+            for name, age in sorted(late.items())
+            if age > SILENT_AFTER
+        }
+    )
 
 
 def _now(heard: Sequence[float]) -> float:

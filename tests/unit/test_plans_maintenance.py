@@ -637,7 +637,7 @@ def test_machines_that_are_being_updated_hold_up_a_hot_node_too(tmp_path: Path) 
         assert {"cluster/rollouts", "cluster/not-ready"} <= paths and "cluster/cordoned" not in paths
 
 
-def test_a_node_whose_kubelet_is_silent_holds_up_the_others(tmp_path: Path) -> None:
+def test_a_node_whose_lease_looks_stale_is_a_warning_until_kubernetes_calls_it_lost(tmp_path: Path) -> None:
     with make_world(tmp_path / "world") as world:
         world.set_kubelet("worker-02", False)
         world.tick(39)
@@ -646,12 +646,29 @@ def test_a_node_whose_kubelet_is_silent_holds_up_the_others(tmp_path: Path) -> N
         world.controllers_off("kubelet")  # nobody says in its place that it is lost
         world.tick(11)
         plan = planned(world, declared(HOT))
+    with make_world(tmp_path / "lost") as world:
+        world.set_kubelet("worker-02", False)
+        world.tick(50)
+        lost = planned(world, declared(HOT))
     (found,) = [f for f in plan.findings if f.id == "H18"]
-    assert found.blocks
-    assert found.message == (
-        "worker-02 may be down (its kubelet has not renewed its Lease for 50 s): "
-        "no other node is taken out of service meanwhile"
+    assert not found.blocks and found.message == (
+        "worker-02 says that it is Ready; its Lease is 50 s older than those of others: "
+        "its kubelet is silent, or its clock is behind"
     )
+    (found,) = [f for f in lost.findings if f.id == "H18"]
+    assert found.blocks
+    assert found.message == "worker-02 is not Ready: no other node is taken out of service meanwhile"
+
+
+def test_a_clock_that_is_behind_blocks_nothing_and_is_said(tmp_path: Path) -> None:
+    """A healthy node: its kubelet renews its Lease, with an instant that is a minute old."""
+    with make_world(tmp_path / "world") as world:
+        seen = observed(world, declared(HOT)).with_changes(
+            [("cluster/kubelets", Known({"worker-01": "late"}))]
+        )
+    plan = make_plan(declared(HOT), seen, TARGET)
+    assert [(f.blocks, f.node) for f in plan.findings if f.id == "H18"] == [(False, "worker-01")]
+    assert step_preflight({}, seen, Done("run")) == Finished("worker-01: late")
 
 
 def test_what_the_leases_could_not_tell_is_said_by_the_preflight() -> None:
