@@ -50,6 +50,11 @@ class Bracket:
     proof: str = ""
 
     @property
+    def reboots(self) -> bool:
+        """Whether the node itself restarts."""
+        return any(action.routine == "reboot@1" for action in self.actions)
+
+    @property
     def has_canary(self) -> bool:
         """Whether a pod proves the node's new path."""
         return any(action.routine == "canary@1" for action in self.actions)

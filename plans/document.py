@@ -78,7 +78,7 @@ class NodePlan:
     """What the plan says of one node. `unreadable` is why nothing could be told of it.
 
     `ways`: how VMs leave, where it needs saying; `restarting`: those that are stopped and started elsewhere; `proof`: by what
-    its new path is proven.
+    its new path is proven; `reboots`: the node itself restarts.
     """
 
     node: str
@@ -95,6 +95,7 @@ class NodePlan:
     ways: tuple[str, ...] = ()
     restarting: tuple[str, ...] = ()
     proof: str = ""
+    reboots: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice])
         ways=tuple(str(way) for way in made.ways if way.why) if made else (),
         restarting=tuple(way.vm for way in made.ways if way.how == "restart") if made else (),
         proof=made.proof if made else "",
+        reboots=made.reboots if made else False,
     )
 
 

@@ -54,8 +54,12 @@ def summary(plan: Plan) -> str:
     affected = sorted({vm for n in plan.nodes for vm in n.affected})
     cut = sum(1 for n in plan.nodes if n.affected)
     told = [f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}"] if affected else []
+    reboots = sum(1 for n in plan.nodes if n.reboots)
+    told += [f"{_count(reboots, 'node')} {'restarts' if reboots == 1 else 'restart'}"] if reboots else []
     later = sorted({vm for a in plan.actions if not a.node and a.disruption != "none" for vm in a.vms})
     told += [f"after the last node {_count(len(later), 'VM')} ({_short(later)})"] if later else []
+    plugged = sorted({vm for a in plan.actions if a.routine == "hotplug@1" for vm in a.vms})
+    told += [f"{_count(len(plugged), 'VM')} may live-migrate ({_short(plugged)})"] if plugged else []
     disruption = "; ".join(told) or "none"
     return (
         f"Plan: {add} to add, {change} to change, {destroy} to destroy.\n"
@@ -135,7 +139,9 @@ def _node(node: NodePlan) -> str:
         lines.append(f"    disruption: vm-traffic of {', '.join(moved)}, {when}")
     if node.restarting:
         lines.append(f"    disruption: down between stop and start: {', '.join(node.restarting)}")
-    if node.changes and not node.affected:
+    if node.reboots:
+        lines.append("    disruption: the node restarts, and with it the pods that stay on it")
+    if node.changes and not node.affected and not node.reboots:
         lines.append("    disruption: none")
     return "\n".join(lines)
 
