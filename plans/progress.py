@@ -29,7 +29,7 @@ CHECKLIST = {
     11: "Test VMs",
     12: "Repeat for next node",
 }
-"""The procedure's own rows; 5 and 6 (conversion, reboot) are no part of a plan of this version."""
+"""The procedure's own rows; 5 (conversion) is no part of a plan of this version, 6 of one that reboots no node."""
 
 NOT_IN_PLAN = "not in this plan"
 
@@ -127,13 +127,15 @@ def still_cordoned(plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
 
 
 def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]:
-    """VMs of the plan's networks whose path is broken now, each with the reason; and the nodes that can't be told."""
+    """VMs of the plan's networks whose path is broken now, each with the reason; and the nodes with VMs that can't be told."""
     dark, unknown = [], []
     localnets = sorted({a.args["localnet"] for a in plan.actions if "localnet" in a.args})
     for node in dict.fromkeys(n.node for n in plan.nodes):
         view = facts.get(f"node/{node}/ovs")
         if isinstance(view, Unknown) or not isinstance(view, Known):
-            unknown.append(f"{node}: {view.why if isinstance(view, Unknown) else 'not read'}")
+            if facts.get(f"node/{node}/vms") != Known([]):
+                why = view.why.removeprefix(f"{node}: ") if isinstance(view, Unknown) else "not read"
+                unknown.append(f"{node}: {why}")
             continue
         for localnet in localnets:
             for guest in guests(facts, node, localnet):

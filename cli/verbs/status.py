@@ -141,12 +141,12 @@ def _say_dark(opened: Opened, plan: Plan) -> None:
     dark, unknown = vms_without_network(plan, facts)
     _list("VMs without network now", dark)
     if unknown:
-        _list("Cannot tell for the VMs of", unknown)
+        _list("Cannot tell whether VMs have network on", unknown)
 
 
 def _list(title: str, lines: Iterable[str]) -> None:
     lines = list(lines)
-    click.echo(f"{title}: {'none' if not lines else ''}")
+    click.echo(f"{title}:{'' if lines else ' none'}")
     for line in lines:
         click.echo(f"  {line}")
 

@@ -57,6 +57,7 @@ def reboot(node: str, *, own_cordon: bool) -> Action:
         ),
         no_undo="a restart can't be taken back",
         disruption="node",
+        rows=(6,),
         deadline=TRIES * GONE_DEADLINE + BACK_DEADLINE + UP_DEADLINE + 60.0,
     )
 
@@ -78,7 +79,7 @@ def settle(node: str, checks: Sequence[Check]) -> Action:
         done_when=tuple(checks),
         no_undo="it only takes away the note that the restart needed",
         deadline=PODS_DEADLINE + SETTLE_DEADLINE + 60.0,
-        rows=(9,),
+        rows=(6, 9),
     )
 
 

@@ -271,6 +271,9 @@ def test_killed_as_the_node_goes_down_with_its_folder_gone_it_finds_its_place(tm
     before = boots(job)
     job.fault(f"shell worker-01 {ASKED}", 1, "kill-after")
     assert job.apply().code == KILLED
+    status = job.run("status").out
+    assert "6  Reboot                       begun  worker-01/reboot" in status
+    assert "VMs without network now: none" in status and "Cannot tell" not in status, "no VM is on it"
     shutil.rmtree(job.state.parent)
     with job.world() as world:
         world.tick(60)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.edits import apply_edit
-from support.planning import HOT, declared, make_world, observed, planned
+from support.planning import COLD, HOT, declared, make_world, observed, planned
 from support.switches import OUTER
 
 from plans.actions import Action
 from plans.document import Plan
-from plans.facts import Facts, Unknown
+from plans.facts import Facts, Known, Unknown
 from plans.progress import CHECKLIST, NOT_IN_PLAN, StepState, node_word, progress, vms_without_network
 
 DONE, FAILED, BEGUN, WAITING = (StepState(w) for w in ("done", "failed", "begun", "waiting"))
@@ -52,6 +52,20 @@ def test_every_row_of_the_procedure_is_told_and_what_is_no_part_of_the_plan_says
         "Reboot",
     ]
     assert {word for word in told.values() if word != NOT_IN_PLAN} == {"waiting"}
+
+
+def test_a_reboot_has_its_own_row_until_the_node_has_settled(tmp_path: Path) -> None:
+    with make_world(tmp_path / "world") as world:
+        rebooting = planned(world, declared(COLD.replace("evacuate: {}", "evacuate: {reboot: true}")))
+
+    def told(**states: StepState) -> tuple[str, str]:
+        found = progress(rebooting, {f"worker-01/{name}": state for name, state in states.items()})[0]
+        return next((word, detail) for number, _, word, detail in found.rows if number == 6)
+
+    assert told() == ("waiting", "")
+    assert told(reboot=BEGUN) == ("begun", "worker-01/reboot")
+    assert told(reboot=DONE, settle=BEGUN) == ("begun", "worker-01/settle")
+    assert told(reboot=DONE, settle=DONE)[0] == "done"
 
 
 def _of(plan: Plan, node: str) -> list[Action]:
@@ -106,3 +120,9 @@ def test_of_a_node_that_cannot_be_read_nothing_is_claimed(plan: Plan) -> None:
         [],
         ["worker-01: no route to host", "worker-02: no route to host"],
     )
+
+
+def test_of_a_node_that_cannot_be_read_and_has_no_vm_there_is_nothing_to_tell(plan: Plan) -> None:
+    facts = Facts({f"node/{n}/ovs": Unknown(f"{n}: no route") for n in ("worker-01", "worker-02")})
+    emptied = facts.with_changes([("node/worker-01/vms", Known([]))])
+    assert vms_without_network(plan, emptied) == ([], ["worker-02: no route"])
