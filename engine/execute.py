@@ -246,10 +246,10 @@ class Executor:
 
     def _wait(self, action: Action, op: Wait) -> str:
         """`done` when the checks hold or one of `unless` does, else `timed-out`. A signal ends it at once."""
-        began = self._clock.now()
+        began = stirred = self._clock.now()
         if op.at_least:
             self._clock.wait_until(began + op.at_least)
-        pause, reported, told = FIRST_POLL_SECONDS, 0.0, None
+        pause, reported, told, most = FIRST_POLL_SECONDS, 0.0, None, 0
         views = sorted({view_of(check.path) for check in (*op.checks, *op.unless)})
         requests = [request for view in views for request in reading(view, began).requests]
         while True:
@@ -257,17 +257,23 @@ class Executor:
             missing = judge_all(op.checks, facts)
             if not missing or any(not judge_all([check], facts) for check in op.unless):
                 return "done"
-            waited = self._clock.now() - began
-            if waited >= op.deadline:
+            now = self._clock.now()
+            come, wanted = _progress(op, facts)
+            if come > most:
+                most, stirred = come, now
+            waited, left = now - began, op.deadline - (now - stirred)
+            if left <= 0:
                 return "timed-out"
+            so_far = f"{come} of {wanted} so far" if wanted else ""
             news = facts.value(op.tells, "") if op.tells else ""
             due = min(max(REPORT_WAIT_SECONDS, reported), REPORT_WAIT_LIMIT)
             if waited - reported >= due or (news and told not in (None, news)):
                 reported = waited
-                self._reporter.waiting(action, op, "; ".join(filter(None, [_missing(missing), news])), waited)
+                self._reporter.waiting(
+                    action, op, "; ".join(filter(None, [_missing(missing), so_far, news])), waited
+                )
             told = news
             self._stop_if_asked()
-            left = op.deadline - waited
             if pause < POLL_SECONDS or not self._hands.await_news(requests, min(WATCH_SECONDS, left)):
                 self._clock.wait_until(self._clock.now() + min(pause, left))
             pause = min(pause * 2, POLL_SECONDS)
@@ -331,6 +337,13 @@ class Executor:
             raise Interrupted(
                 f"stopped by {who} (`ovsplan stop`) after the op in flight. `ovsplan apply` resumes", 0
             )
+
+
+def _progress(op: Wait, facts: Facts) -> tuple[int, int]:
+    """How many of the elements that a wait's progress is judged by have come, and how many it wants."""
+    wanted = [element for check in op.checks if check.path == op.progress for element in check.value]
+    there = facts.value(op.progress, []) if wanted else []
+    return sum(element in there for element in wanted), len(wanted)
 
 
 def _missing(verdicts: Sequence[Fails | CannotTell]) -> str:

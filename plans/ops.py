@@ -202,7 +202,7 @@ class Wait(_Named):
 
     With `at_least` seconds it does not believe a sight any earlier. A wait changes nothing; it ends early on Ctrl-C. What
     it could not see before its deadline is for `step` to judge. `tells`: the path of a text that a person wants to see
-    meanwhile.
+    meanwhile. `progress`: the path of a list that a check wants to have elements: the deadline begins anew with each that comes.
     """
 
     checks: tuple[Check, ...]
@@ -210,6 +210,7 @@ class Wait(_Named):
     unless: tuple[Check, ...] = ()
     at_least: float = 0.0
     tells: str = ""
+    progress: str = ""
     op: Literal["wait"] = "wait"
 
 
@@ -305,7 +306,8 @@ def as_commands(op: AnyOp) -> tuple[str, ...]:
             return tuple(f"[{node}] {command}" for command in commands)
         case Patch() | Create() | Apply() | Edit() | Delete() | Exec():
             return op.commands
-        case Wait(checks=checks, deadline=deadline):
-            return (f"# wait, at most {deadline:g} s, until " + " and ".join(str(c) for c in checks),)
+        case Wait(checks=checks, deadline=deadline, progress=progress):
+            limit = f"{deadline:g} s without any progress" if progress else f"{deadline:g} s"
+            return (f"# wait, at most {limit}, until " + " and ".join(str(c) for c in checks),)
         case Record(title=title):
             return (f"# {title}",)

@@ -345,7 +345,7 @@ def fragment(change: Change, context: Context) -> Action:
         args={key: data[key] for key in ("policy", "selector", "document", "at_once", "network", "nodes", "drop")},
         reads=("policies", "nodes"),
         no_undo="every node was as it says already: it changed nothing",
-        deadline=policies.APPLY_DEADLINE * max(1, len(data["nodes"])),
+        deadline=policies.EDIT_DEADLINE + (policies.SEEN_DEADLINE + policies.APPLY_DEADLINE) * max(1, len(data["nodes"])),
     )  # fmt: skip
 
 

@@ -408,7 +408,10 @@ def await_enactment(
 
 
 def await_everywhere(label: str, nodes: Sequence[str], name: str) -> Wait:
-    """Wait until a policy is Available on all nodes, which obey it one by one, or has failed on one of them."""
+    """Wait until a policy is Available on all nodes, which obey it one by one, or has failed on one of them.
+
+    It ends too when no further node comes in the time that one may take, however many are left.
+    """
     _, available, failed = by_node(name)
     why = f"policy {name}: its enactment is not Available on every node yet"
     return Wait(
@@ -418,7 +421,8 @@ def await_everywhere(label: str, nodes: Sequence[str], name: str) -> Wait:
         else f"policy {name} enacted on {nodes[0]}",
         checks=(Check(available, "has", list(nodes), why),),
         unless=(Check(failed, "min", 1),),
-        deadline=APPLY_DEADLINE * len(nodes),
+        deadline=SEEN_DEADLINE + APPLY_DEADLINE,
+        progress=available,
     )
 
 

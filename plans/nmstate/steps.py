@@ -12,11 +12,15 @@ from typing import Any
 from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import Facts, Known, Unknown
+from plans.networks import listed
 from plans.nmstate import policies
 from plans.ops import AnyOp, ListRequest, Record, Wait
 
 GONE_DEADLINE = 60.0
 """Seconds for the handlers to drop the enactments of a deleted policy (measured: 2 to 70 ms)."""
+
+NAMED = 20
+"""How many of the nodes that a policy did not reach are named."""
 
 AT_ONCE = 1
 """maxUnavailable of the shared policy: one failed node must not let half the others follow (H07)."""
@@ -90,8 +94,8 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     name, nodes = args["policy"], args["nodes"]
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
-    if isinstance(listed := facts.get("cluster/nodes"), Unknown):
-        return Stop(f"cannot tell which nodes policy {name} selects: {listed.why}", unsure=True)
+    if isinstance(every := facts.get("cluster/nodes"), Unknown):
+        return Stop(f"cannot tell which nodes policy {name} selects: {every.why}", unsure=True)
     matching = policies.selected(facts, args["selector"])
     if strangers := sorted(set(matching) - set(nodes)):
         return Stop(
@@ -115,8 +119,7 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if over := [node for node in left if node in failed]:
         return Stop(policies.failure(facts, over[0], name))
     if left and "enacted" in done.outcomes:
-        more = len(left) - 1
-        others = f"; {more} more node{' is' if more == 1 else 's are'} still to come" if more else ""
+        others = f"; still to come: {listed(left[1:], NAMED)}" if len(left) > 1 else ""
         return Stop(policies.failure(facts, left[0], name) + others)
     if left:
         return Perform((policies.await_everywhere("enacted", nodes, name),))

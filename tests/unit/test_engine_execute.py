@@ -35,6 +35,7 @@ class Nodes:
 
     def __init__(self) -> None:
         self.cordoned = False
+        self.names = ["n"]
         self.reachable = True
         self.faults: list[Exception | None] = []
         self.performed: list[str] = []
@@ -56,7 +57,10 @@ class Nodes:
         assert (request.api, request.kind) == ("v1", "Node")
         spec = {"unschedulable": True} if self.cordoned else {}
         status = {"conditions": [{"type": "Ready", "status": "True"}]}
-        return [{"metadata": {"name": "n", "resourceVersion": "1"}, "spec": spec, "status": status}]
+        return [
+            {"metadata": {"name": name, "resourceVersion": "1"}, "spec": spec, "status": status}
+            for name in self.names
+        ]
 
     def perform(self, op: AnyOp) -> tuple[str, Any]:
         self.before(op)
@@ -435,6 +439,24 @@ def test_a_wait_in_vain_ends_at_its_deadline_and_is_for_the_step_to_judge(bench:
     bench.execute(action("wait"))
     assert bench.journal.steps(RUN)["wait"].note == "timed-out"
     assert bench.clock.time == pytest.approx(1007.0)
+
+
+@pytest.mark.parametrize(("last", "end", "note"), [(1100.0, 1100.0, "done"), (9999.0, 1110.0, "timed-out")])
+def test_the_deadline_of_a_wait_begins_anew_while_it_gets_on(
+    bench: Bench, last: float, end: float, note: str
+) -> None:
+    def come(instant: float) -> None:
+        bench.hands.names = ["n", *(["m"] if instant >= 1050 else []), *(["o"] if instant >= last else [])]
+
+    bench.clock.at = come
+    check = Check("cluster/nodes", "has", ["n", "m", "o"], "not all are there")
+    wait = Wait(label="w", title="w", checks=(check,), deadline=60.0, progress=check.path)
+    bench.routine("wait", wait_once(wait))
+    bench.execute(action("wait"))
+    assert bench.journal.steps(RUN)["wait"].note == note
+    assert bench.clock.time == pytest.approx(end, abs=1)
+    assert ("waiting", "not all are there; 1 of 3 so far") in bench.watcher.told
+    assert ("waiting", "not all are there; 2 of 3 so far") in bench.watcher.told
 
 
 def test_a_wait_ends_at_once_when_it_can_only_be_in_vain(bench: Bench) -> None:

@@ -39,7 +39,8 @@ def test_all_nodes_are_awaited_by_one_wait_that_reads_one_policy() -> None:
     assert isinstance(wait, Wait)
     (check,) = wait.checks
     assert (check.path, check.test, check.value) == ("policy/shared/available-on", "has", NODES)
-    assert wait.deadline == 3 * policies.APPLY_DEADLINE
+    assert wait.progress == check.path
+    assert wait.deadline == policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
 
 
 def test_a_node_that_failed_is_named_with_its_reason_before_the_others_are_awaited() -> None:
@@ -48,11 +49,11 @@ def test_a_node_that_failed_is_named_with_its_reason_before_the_others_are_await
     assert upcoming.why == "policy shared on n2 is failed: NmstateError: no such card"
 
 
-def test_time_that_is_up_names_the_first_node_and_how_many_are_left() -> None:
+def test_time_that_is_up_names_the_nodes_that_are_left() -> None:
     upcoming = ask(enactment("n1", "Available"), enactment("n2", "Progressing"), enacted="timed-out")
     assert isinstance(upcoming, Stop)
     assert upcoming.why.startswith("policy shared on n2 is progressing")
-    assert upcoming.why.endswith("; 1 more node is still to come")
+    assert upcoming.why.endswith("; still to come: n3")
 
 
 def test_it_ends_when_it_is_available_on_all() -> None:

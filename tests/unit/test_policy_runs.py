@@ -5,6 +5,7 @@ Invariant: the world and the files are those of the case that is named.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from support.planning import world_spec
 
 from providers.ports import MergePatch, Ref
 
+FINALISE = "policy/br-vmdata-migrated/finalise"
 SENTENCE = "A node that comes later is held by policy br-vmdata-migrated once it has br-phy and the label"
 
 
@@ -83,3 +85,22 @@ def test_a_policy_of_the_files_carries_no_networks_mark(tmp_path: Path) -> None:
         listed = world.cluster.list("nmstate.io/v1", "NodeNetworkConfigurationPolicy").items
     assert listed
     assert not [p for p in listed if "ovsplan.io/network" in p["metadata"].get("annotations", {})]
+
+
+def test_the_wait_for_all_nodes_ends_when_no_further_one_comes(tmp_path: Path) -> None:
+    """Three nodes whose handlers do nothing any more cost the time of one, not of three."""
+    job, off = site(tmp_path, "policy/named-by-the-site"), []
+
+    def switch_off(boundary: str) -> None:
+        at = list(Job(Path.cwd()).steps())[-1:]
+        if boundary == "step-begun" and at == [FINALISE] and not off:
+            off.append(True)
+            with job.world() as world:
+                world.controllers_off("nmstate-operator")
+
+    ended = job.apply(boundary=switch_off)
+    assert ended.code == 3, ended.text
+    took = re.search(r"failed after ([0-9.]+)s: policy br-vmdata-migrated on worker-01", ended.text)
+    assert took and float(took[1]) < 400, ended.text
+    assert "0 of 2 so far" in ended.text
+    assert "still to come: worker-02" in ended.text
