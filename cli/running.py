@@ -24,7 +24,7 @@ from plans.errors import ActionFailed, InputError
 from providers.ports import Forbidden, PortError
 from state.head import check
 from state.journal import UNFINISHED, Journal, Run
-from state.lock import Holder, Lock, note
+from state.lock import Holder, Lock, is_held, note
 from state.store import Store
 
 
@@ -74,6 +74,11 @@ def held(opened: Opened, store: Store, lock: Lock) -> Iterator[Held]:
             with store.write() as db:
                 note(db, f"took over the Lease of {lease.taken_from}")
         yield Held(store, lock, lease)
+
+
+def standing(store: Store, run: Run) -> str:
+    """How a run stands: its status, but `interrupted` when it was left running and nobody carries it on here."""
+    return "interrupted" if run.status == "running" and not is_held(store) else run.status
 
 
 def copies_of(opened: Opened) -> Copies:

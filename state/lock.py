@@ -180,6 +180,13 @@ def current(db: Connection) -> Holder | None:
     return None if row is None else Holder(**{k: getattr(row, k) for k in Holder.__slots__})
 
 
+def is_held(store: Store) -> bool:
+    """Whether somebody holds the lock who may be alive."""
+    with store.read() as db:
+        holder = current(db)
+    return holder is not None and death(holder) is None
+
+
 def force_unlock(store: Store) -> Holder | None:
     """Take the lock from whoever holds it; returns them. The loser stops before its next step."""
     with store.write() as db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import click
 from cli.render.run import uncordon
 from cli.running import StoreAt, copies_of, held, write_end
 from cli.verbs.apply import step_states
-from cli.wiring import Opened, Where, open_world, say_target, state_option, target_options
+from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from plans.errors import InputError
 from plans.progress import still_cordoned
 from state.journal import UNFINISHED, Journal, Run
 from state.lock import Lock
 from state.store import Store
+
+ABANDONED = "abandoned"
 
 
 @click.command("abandon")
@@ -26,17 +29,28 @@ from state.store import Store
 def command(run: str, reason: str, where: Where, state: str) -> None:
     """Give up RUN: it is never resumed. Nothing is undone; what it cordoned stays cordoned.
 
-    With a target, its copy in the cluster says so too; and RUN may be one whose state database is lost.
+    With a target, its copy in the cluster says so too, also when RUN was abandoned without one; and RUN may be one whose
+    state database is lost.
     """
     reason = reason or "abandoned"
     if where.is_given:
         _in_cluster(open_world(where), run, reason, state)
         return
     store = Store(Path(state))
-    found = _unfinished(Journal(store), run)
+    found = Journal(store).find_run(run)
+    if found.status == ABANDONED:
+        raise InputError(
+            f"run {found.id} is abandoned: there is nothing to abandon here. To tell its copy in the cluster: "
+            + _with_a_target(found, state)
+        )
+    _refuse_finished(found)
     with Lock(store, "ovsplan abandon"):
         Journal(store).abandon(found.id, reason, time.time())
     _say_held(Journal(store), found)
+    click.echo(
+        "If it has a copy in the cluster, that was not told: it still says that the run is not finished. "
+        f"To tell it: {_with_a_target(found, state)}"
+    )
 
 
 def _in_cluster(opened: Opened, run: str, reason: str, state: str) -> None:
@@ -48,18 +62,27 @@ def _in_cluster(opened: Opened, run: str, reason: str, state: str) -> None:
             copy = next((copy for copy in copies.unfinished() if copy.run.startswith(run)), None)
             if copy and copy.store != store.name():
                 copies.restore(copy, store)
-            found = _unfinished(Journal(store), run)
-            Journal(store).abandon(found.id, reason, time.time())
+            found = Journal(store).find_run(run)
+            if found.status != ABANDONED:
+                _refuse_finished(found)
+                Journal(store).abandon(found.id, reason, time.time())
             if copy:
                 write_end(copies, hold, copy, Journal(store).find_run(found.id))
+        if found.status == ABANDONED:
+            told = "is told now" if copy else "is not unfinished, or there is none"
+            click.echo(f"Run {found.id} was abandoned before; its copy in the cluster {told}.")
+            return
         _say_held(Journal(store), found)
 
 
-def _unfinished(journal: Journal, name: str) -> Run:
-    found = journal.find_run(name)
+def _refuse_finished(found: Run) -> None:
     if found.status not in UNFINISHED:
         raise InputError(f"run {found.id} is {found.status}: there is nothing to abandon")
-    return found
+
+
+def _with_a_target(run: Run, state: str) -> str:
+    where = f" --state {shlex.quote(state)}" if state != DEFAULT_STATE else ""
+    return f"`ovsplan abandon {run.id}{where}` with --context, --twin or --target."
 
 
 def _say_held(journal: Journal, run: Run) -> None:

@@ -10,6 +10,7 @@ import click
 
 from cli.render.plan import summary
 from cli.render.run import at, render_history
+from cli.running import standing
 from cli.wiring import say_target, state_option
 from state.journal import Journal, Run
 from state.store import Store
@@ -26,7 +27,7 @@ def command(as_json: bool, state: str) -> None:
     store = Store(Path(state))
     journal = Journal(store)
     runs = journal.runs()
-    rows = [_row(journal, run) for run in runs]
+    rows = [_row(store, journal, run) for run in runs]
     if as_json:
         click.echo(json.dumps({"format": FORMAT, "runs": rows}, indent=2, sort_keys=True))
         return
@@ -37,12 +38,12 @@ def command(as_json: bool, state: str) -> None:
     click.echo(render_history(rows))
 
 
-def _row(journal: Journal, run: Run) -> dict[str, Any]:
+def _row(store: Store, journal: Journal, run: Run) -> dict[str, Any]:
     plan = journal.plan_of(run)
     steps = journal.steps(run.id)
     return {
         "run": run.id,
-        "status": run.status,
+        "status": standing(store, run),
         "began": at(run.began),
         "ended": None if run.ended is None else at(run.ended),
         "who": run.who,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.exits import CHANGES, DONE, HAZARD
 from cli.wiring import (
     DEFAULT_STATE,
+    Opened,
     Where,
     open_world,
     read_desired,
@@ -21,6 +23,10 @@ from cli.wiring import (
 )
 from plans.document import Plan, write
 from plans.errors import InputError
+from providers.ports import PortError
+
+if TYPE_CHECKING:
+    from state.store import Store
 
 
 @click.command("plan")
@@ -60,7 +66,7 @@ def command(
 
     desired = read_desired(paths)
     opened = open_world(where)
-    _check_state(state, opened.info.identity)
+    _check_state(state, opened)
     plan = plan_for(opened, desired, accepted=accepted, only=nodes)
     if out:
         _write_out(out, plan)
@@ -79,20 +85,34 @@ def command(
     return CHANGES if detailed_exitcode and not (plan.is_empty and not plan.is_partial) else DONE
 
 
-def _check_state(state: str, identity: str) -> None:
-    """A plan needs no state, but one that belongs to another cluster is a mistake to be told now."""
-    if Path(state).exists():
-        from state.journal import Journal
-        from state.store import Store
+def _check_state(state: str, opened: Opened) -> None:
+    """Tell of an unfinished run, which comes before this plan. Raises JournalError: a plan needs no state, but one that
+    belongs to another cluster is a mistake to be told now.
+    """
+    from cli.running import StoreAt
+    from state.journal import Journal
 
-        store = Store(Path(state), identity)
-        unfinished = Journal(store).unfinished()
-        store.close()
-        if unfinished is not None:
-            click.echo(
-                f"Note: run {unfinished.id} is not finished; `ovsplan apply` resumes it with its own, approved plan, not with this one.\n",
-                err=True,
-            )
+    with StoreAt(state, opened.info.identity) as place:
+        unfinished = Journal(place.found).unfinished() if place.found else None
+        told = f"run {unfinished.id} is not finished" if unfinished else _told_by_copy(opened, place.found)
+    if told:
+        click.echo(
+            f"Note: {told}; `ovsplan apply` resumes it with its own, approved plan, not with this one.\n",
+            err=True,
+        )
+
+
+def _told_by_copy(opened: Opened, store: Store | None) -> str:
+    """The unfinished run that an apply would find in the cluster; empty when there is none, or it can't be told."""
+    from cli.render.run import at
+    from cli.running import copies_of, told_of, unfinished_copy
+
+    try:
+        found = unfinished_copy(copies_of(opened), store)
+    except (InputError, PortError) as error:
+        click.echo(f"Note: whether the cluster keeps an unfinished run can't be told: {error}\n", err=True)
+        return ""
+    return f"{told_of(found, at(found.began))}, is not finished, by its copy in the cluster" if found else ""
 
 
 def _write_out(out: str, plan: Plan) -> None:

@@ -11,7 +11,7 @@ from textwrap import indent
 import click
 
 from cli.render.run import at, render_planning_anew, render_shared, render_status
-from cli.running import check_plan_of, copies_of, in_secrets, lease_holder
+from cli.running import check_plan_of, copies_of, in_secrets, lease_holder, standing
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from engine.copies import Copy
@@ -21,7 +21,7 @@ from plans.errors import InputError
 from plans.progress import progress, vms_without_network
 from providers.ports import Forbidden, PortError
 from state.journal import Journal, Run
-from state.lock import current, death
+from state.lock import is_held
 from state.store import Store
 
 
@@ -67,9 +67,9 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
     plan = journal.plan_of(run)
     say_target(opened.info.title if opened else plan.target.title)
     steps = step_states(journal, run.id)
-    word = run.status
+    word = standing(store, run)
     acting = lease_holder(opened) if opened else None
-    if word == "running" and not _is_alive(store):
+    if word == "interrupted":
         word = "running elsewhere" if acting else "interrupted (its process is gone)"
     click.echo(f"Run {run.id}: {word}, begun {at(run.began)} by {run.who}")
     if acting:
@@ -91,7 +91,7 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
         f" --state {state}" if state != DEFAULT_STATE else ""
     )
     click.echo(f"Next: {_next(store, run, options)}")
-    if run.status == "moved" and not _is_alive(store):
+    if run.status == "moved" and not is_held(store):
         click.echo(render_planning_anew(run.id, run.source, plan, steps, options))
 
 
@@ -118,17 +118,11 @@ def _say_waiting(store: Store, journal: Journal, run: Run, plan: Plan) -> None:
         if step is None or step.status != "begun":
             continue
         for event in journal.events(run.id, action.id):
-            if event.outcome is None and (event.op.get("op") != "wait" or _is_alive(store)):
-                word = "In flight" if _is_alive(store) else "In doubt (its process is gone)"
+            if event.outcome is None and (event.op.get("op") != "wait" or is_held(store)):
+                word = "In flight" if is_held(store) else "In doubt (its process is gone)"
                 click.echo(
                     f"{word}: {action.id}: {event.op.get('title', event.label)}, since {at(event.intent_at)}"
                 )
-
-
-def _is_alive(store: Store) -> bool:
-    with store.read() as db:
-        holder = current(db)
-    return holder is not None and death(holder) is None
 
 
 def _say_dark(opened: Opened, plan: Plan) -> None:
@@ -154,7 +148,7 @@ def _list(title: str, lines: Iterable[str]) -> None:
 def _next(store: Store, run: Run, options: str) -> str:
     paths = " ".join(shlex.quote(path) for path in run.source.splitlines()) or "PATH"
     plan_again = f"`ovsplan plan {paths} {options}`"
-    if _is_alive(store):
+    if is_held(store):
         return "wait, or `ovsplan stop` from here"
     match run.status:
         case "done":

@@ -60,6 +60,11 @@ class Request:
     def __str__(self) -> str:
         return f"{self.port} {self.node} {self.verb} {self.text}"
 
+    @property
+    def whom(self) -> str:
+        """Who is asked, for an error; the cluster is on no node."""
+        return self.port if self.node == "-" else f"{self.port} {self.node}"
+
 
 class _Pending(Exception):
     """The call can't be answered before `until` at the earliest, or until something changes."""
@@ -163,12 +168,12 @@ class Desk:
 
     def _fault(self, request: Request, effect: str | None) -> NoReturn:
         if effect == "fail":
-            raise Unreachable(f"{request.port} {request.node}: connection refused (injected)")
+            raise Unreachable(f"{request.whom}: connection refused (injected)")
         if effect in ("hang", "lose-reply"):
             if effect == "hang" and self.host.wall_clock:
                 # A call that hangs takes its time from the caller; that is the fault.
                 time.sleep(request.timeout)
-            raise InDoubt(f"{request.port} {request.node}: no answer to {request.verb} (injected)")
+            raise InDoubt(f"{request.whom}: no answer to {request.verb} (injected)")
         os.kill(os.getpid(), signal.SIGKILL)
         # SIGKILL needs an instant to arrive, and nothing may happen in it.
         while True:
