@@ -104,7 +104,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
     chained = tuple(_chained(chain))
     return Bracket(
         node, shape, why, chained, leaving, tuple(staying), dark, outsider, lasting, ways,
-        _proof(chained, localnets, asked, image) if _has_canary(desired) or _is_unproven(chained, leaving) or asked.are_told else "",
+        _proof(chained, localnets, asked, image, seen) if _has_canary(desired) or _is_unproven(chained, leaving) or asked.are_told else "",
     )  # fmt: skip
 
 
@@ -128,7 +128,11 @@ def _is_unproven(chain: Sequence[Action], leaving: Sequence[str]) -> bool:
 
 
 def _proof(
-    chain: Sequence[Action], localnets: Sequence[str], asked: pings.Asked, image: canary.Image | None
+    chain: Sequence[Action],
+    localnets: Sequence[str],
+    asked: pings.Asked,
+    image: canary.Image | None,
+    seen: Sequence[Mapping[str, Any]],
 ) -> str:
     """By what the node's new path is proven, as people read it; empty where nothing moves."""
     routines = {action.routine for action in chain}
@@ -141,9 +145,11 @@ def _proof(
     ]
     found = [words for name, words in means if name in routines]
     found = found or ["what the node itself says; VM traffic is not seen"]
+    left_open = canary.not_proven(seen)
+    left_open = f"by the canary {left_open}" if left_open else ""
     if asked.pings:
-        return ", then ".join([*found, pings.words(asked)])
-    return "; ".join(filter(None, [", then ".join(found), pings.words(asked)]))
+        return "; ".join(filter(None, [", then ".join([*found, pings.words(asked)]), left_open]))
+    return "; ".join(filter(None, [", then ".join(found), pings.words(asked), left_open]))
 
 
 def _shape(

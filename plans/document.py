@@ -78,7 +78,8 @@ class NodePlan:
     """What the plan says of one node. `unreadable` is why nothing could be told of it.
 
     `ways`: how VMs leave, where it needs saying; `restarting`: those that are stopped and started elsewhere; `proof`: by what
-    its new path is proven; `reboots`: the node itself restarts.
+    its new path is proven; `reboots`: the node itself restarts; `labels`: how each label by which it is led
+    changes.
     """
 
     node: str
@@ -96,6 +97,7 @@ class NodePlan:
     restarting: tuple[str, ...] = ()
     proof: str = ""
     reboots: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

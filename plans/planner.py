@@ -17,6 +17,7 @@ from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.maintenance import canary, checkpoints, inventory, reboot, ways
 from plans.nmstate.ownership import is_marked
+from plans.nmstate.policies import label_ways
 from plans.order import order, serialise
 from plans.predict import predict
 
@@ -89,7 +90,7 @@ def make_plan(
     if not any(f.blocks for f in findings):
         actions = predict(actions, facts)
     by_node = {b.node: b for b in brackets}
-    nodes = tuple(_shown(d, by_node.get(d.node), choices) for d in found)
+    nodes = tuple(_shown(d, by_node.get(d.node), choices, facts) for d in found)
     shown = tuple(_shown_change(c, Choice("", "")) for c in cluster.changes)
     held = tuple(ShownBlocked(b.address, b.reasons) for b in cluster.blocked)
     changes = [*cluster.changes, *(c for d in found for c in d.changes)]
@@ -144,7 +145,7 @@ def _unpredicted(
     return order(serialise(before, [b.actions for b in brackets], after))
 
 
-def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice]) -> NodePlan:
+def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice], facts: Facts) -> NodePlan:
     affected = sorted({vm for a in made.actions if a.disruption != "none" for vm in a.vms}) if made else []
     deliveries = dict.fromkeys(choices[c.address].by for c in found.changes)
     return NodePlan(
@@ -163,6 +164,7 @@ def _shown(found: NodeDiff, made: Bracket | None, choices: Mapping[str, Choice])
         restarting=tuple(way.vm for way in made.ways if way.how == "restart") if made else (),
         proof=made.proof if made else "",
         reboots=made.reboots if made else False,
+        labels=label_ways(found.node, made.actions, facts) if made else (),
     )
 
 

@@ -122,6 +122,7 @@ def _node(node: NodePlan) -> str:
         lines += _change(change)
     for blocked in node.blocked:
         lines += _blocked(blocked.address, blocked.reasons)
+    lines += [f"    label {way}" for way in node.labels]
     if node.dark:
         lines.append(f"    without network now: {', '.join(node.dark)}")
     if migrating := [vm for vm in node.leaving if vm not in node.restarting]:

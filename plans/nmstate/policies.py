@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from plans.actions import Done, Next, Perform, Stop
+from plans.actions import Action, Done, Next, Perform, Stop
 from plans.checks import Check
 from plans.desired import VMNetwork
 from plans.facts import ABSENT, Absent, Facts, Known, Later, Unknown
@@ -166,6 +166,17 @@ def label_op(label: str, args: Mapping[str, Any], value: str, facts: Facts) -> P
             (f"node/{node}/resource-version", Later("the patch", "the API server sets it")),
         ),
     )
+
+
+def label_ways(node: str, actions: Sequence[Action], facts: Facts) -> tuple[str, ...]:
+    """How the labels of a node change on its way, as people read it: one for each key."""
+    ways: dict[str, list[str]] = {}
+    for label in (action.args["label"] for action in actions if action.args.get("label")):
+        key = label["key"]
+        now = str(facts.value(f"node/{node}/labels", {}).get(key, "(none)"))
+        steps = ways.setdefault(key, [now])
+        steps += [label["value"]] if steps[-1] != label["value"] else []
+    return tuple(f"{key}: {' -> '.join(steps)} ({BETWEEN} after a failure)" for key, steps in ways.items())
 
 
 def selected(facts: Facts, selector: Mapping[str, str]) -> list[str]:
