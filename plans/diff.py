@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from plans.changes import Blocked, Change, Choice, Outcome, Same, Survey
 from plans.desired import Desired, VMNetwork
+from plans.desired.source import Loc, field_name
 from plans.errors import InputError, PlanError, Problem
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.nmstate import names
 from plans.selection import nodes_of_policy, selected_nodes
+
+NEAR = 0.6
+"""How much of two names must be the same for one to be a misspelling of the other, of 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +74,18 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
     running = facts.value("cluster/vms")
     for vm in _excepted(desired) if running is not None else ():
         if vm not in running:
-            near = get_close_matches(vm, running, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            problems.append(
-                Problem("", 0, 0, f"the rollout's evacuate.vms names {vm!r}, which does not run{hint}")
-            )
-    named = [(name, "--node") for name in only] + [
-        (name, "the rollout's order") for name in _ordered(desired)
-    ]
-    for name, source in named:
+            near = nearest_name(vm, running)
+            hint = f"; did you mean {near}?" if near else ""
+            message = f"the rollout's evacuate.vms names {vm!r}, and no VM of that name runs{hint}"
+            problems.append(_problem(desired, _in_rollout(desired, "evacuate", "vms", vm), message))
+    named = [(name, "--node", "") for name in only]
+    named += [(name, "the rollout's order", _in_rollout(desired, *at)) for name, at in _ordered(desired)]
+    for name, source, at in named:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the cluster has {', '.join(known)}"
-            problems.append(
-                Problem("", 0, 0, f"{source} names node {name!r}, which the cluster does not have{hint}")
-            )
+            near = nearest_name(name, known)
+            hint = f"did you mean {near}?" if near else f"the cluster has {', '.join(known)}"
+            message = f"{source} names node {name!r}, which the cluster does not have; {hint}"
+            problems.append(_problem(desired, at, message))
         elif source == "--node" and name not in selected:
             problems.append(Problem("", 0, 0, f"--node {name}: no VMNetwork selects that node"))
     if problems:
@@ -96,11 +98,32 @@ def _excepted(desired: Desired) -> list[str]:
     return sorted(evacuate.vms) if evacuate else []
 
 
-def _ordered(desired: Desired) -> list[str]:
+def _ordered(desired: Desired) -> list[tuple[str, Loc]]:
+    """The nodes that the rollout's order names, and where in its spec."""
     order = desired.rollout.spec.order if desired.rollout else None
     if order is None:
         return []
-    return list(order) if isinstance(order, tuple) else [order.canary]
+    if isinstance(order, tuple):
+        return [(name, ("order", index)) for index, name in enumerate(order)]
+    return [(order.canary, ("order", "canary"))]
+
+
+def _in_rollout(desired: Desired, *at: str | int) -> str:
+    """What `places` calls a field of the rollout's spec."""
+    return f"{desired.rollout.address}#{field_name(('spec', *at))}" if desired.rollout else ""
+
+
+def nearest_name(word: str, known: Sequence[str]) -> str | None:
+    """The name that was meant, if one is near in each of its parts: another number is another thing, no misspelling."""
+    return next((name for name in get_close_matches(word, known, 5) if _is_near(word, name)), None)
+
+
+def _is_near(word: str, name: str) -> bool:
+    numbers = [[int(digits) for digits in re.findall(r"[0-9]+", text)] for text in (word, name)]
+    parts = zip(word.split("/"), name.split("/"), strict=False)
+    return (len(numbers[0]) != len(numbers[1]) or numbers[0] == numbers[1]) and all(
+        SequenceMatcher(None, one, other).ratio() >= NEAR for one, other in parts
+    )
 
 
 def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None:

@@ -6,6 +6,7 @@ that is corrupt, newer, or another cluster's.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sqlite3
@@ -51,7 +52,7 @@ class Store:
                 db.execute(insert(schema.meta).values(key="identity", value=identity))
             elif owner != identity:
                 raise JournalError(
-                    f"{self.path} belongs to another cluster ({owner}); this one is {identity}. "
+                    f"{self.path} belongs to another cluster ({self._title(db)}{owner}); this one is {identity}. "
                     "Give this cluster a state database of its own with --state FILE."
                 )
 
@@ -146,6 +147,14 @@ class Store:
             db.exec_driver_sql(trigger)
         db.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(insert(schema.meta).values(key="version", value=str(schema.VERSION)))
+
+    def _title(self, db: Connection) -> str:
+        """What the latest plan calls its target, for a message; empty when there is none."""
+        latest = select(schema.plans.c.document).join(
+            schema.runs, schema.runs.c.plan == schema.plans.c.digest
+        )
+        found = db.execute(latest.order_by(schema.runs.c.seq.desc()).limit(1)).scalar_one_or_none()
+        return f"{json.loads(found)['target']['title']}, " if found else ""
 
     def _meta(self, db: Connection, key: str) -> str | None:
         return db.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar_one_or_none()

@@ -10,6 +10,7 @@ import click
 from cli.files import read_text
 from cli.wiring import say_target, state_option
 from plans.document import Plan, read, write
+from plans.errors import InputError
 
 
 @click.command("show")
@@ -50,6 +51,8 @@ def command(what: str, form: str, inventory: bool, state: str) -> None:
 def _plan(what: str, state: str) -> Plan:
     if Path(what).is_file():
         return read(read_text(what), what)
+    if "/" in what or "." in what:
+        raise InputError(f"{what}: no such file, and no run is called so. `ovsplan history` lists the runs.")
     from state.journal import Journal
     from state.store import Store
 
@@ -58,7 +61,6 @@ def _plan(what: str, state: str) -> Plan:
 
 
 def _inventory(what: str, state: str) -> str:
-    from plans.errors import InputError
     from plans.maintenance.inventory import ID
     from state.journal import Journal
     from state.store import Store

@@ -6,6 +6,7 @@ The one invariant: every problem of every text is reported together; Desired is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -162,15 +163,17 @@ def load_desired(texts: Sequence[tuple[str, str]]) -> Desired:
 def _read_one(document: Document) -> tuple[Declared | None, list[Problem]]:
     if document.is_refused(()):
         return None, []
-    wrong = _header_problem(document) or _unmatchable(document)
-    if wrong:
-        return None, [wrong]
+    if wrong := _header_problem(document):
+        return None, [wrong, *_other_version(document)]
+    unmatchable = _unmatchable(document)
+    document = replace(document, refused=document.refused | unmatchable.keys())
     kind = document.value["kind"]
     model, problems = fit(_MODELS[kind], document, _WORDINGS[kind])
     if document.refused:
         model = None
     declared = Declared(document, kind, model)
     return declared, [
+        *unmatchable.values(),
         *problems,
         *_repeated_nodes(declared),
         *manifest_problems(declared),
@@ -179,7 +182,7 @@ def _read_one(document: Document) -> tuple[Declared | None, list[Problem]]:
 
 
 def _header_problem(document: Document) -> Problem | None:
-    kinds = ["VMNetwork", "Rollout"]
+    kinds = list(_MODELS)
     if not isinstance(document.value, dict):
         shape = "a mapping with apiVersion, kind, metadata and spec"
         return document.problem((), f"document: found {found(document, ())}, expected {shape}.")
@@ -199,16 +202,28 @@ def _header_problem(document: Document) -> Problem | None:
     return document.problem(("kind",), f"kind: found {what}, expected {one_of(kinds)}.{near}")
 
 
-def _unmatchable(document: Document) -> Problem | None:
-    where = ("spec", "nodeSelector", "matchExpressions")
-    if document.value.get("kind") == POLICY and document.get(where) is not None:
-        return document.problem(
+def _other_version(document: Document) -> Iterator[Problem]:
+    """Of a document whose kind is wrong: another version of our own API is wrong whatever the kind is to be."""
+    version = document.get(("apiVersion",))
+    if isinstance(version, str) and version.startswith("ovsplan.io/") and version != API_VERSION:
+        message = f"apiVersion: found {version!r}, expected {API_VERSION!r}. Change it."
+        yield document.problem(("apiVersion",), message)
+
+
+def _unmatchable(document: Document) -> dict[Loc, Problem]:
+    """The parts of a selector that labels do not have (H05)."""
+    name = {"VMNetwork": "nodes", POLICY: "nodeSelector"}.get(document.value["kind"], "")
+    selectors: list[Loc] = [("spec", name, word) for word in ("matchExpressions", "matchLabels")]
+    return {
+        where: document.problem(
             where,
-            "spec.nodeSelector.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate would look for "
+            f"{field_name(where)}: a policy's nodeSelector takes plain labels only, and nmstate would look for "
             'a label of that name (H05). Write the label itself, as in {node-role.kubernetes.io/worker: ""}.',
             at_key=True,
         )
-    return None
+        for where in selectors
+        if name and document.get(where) is not None
+    }
 
 
 def _hint_without_kind(value: dict[str, Any]) -> str:

@@ -111,10 +111,13 @@ def test_a_run_is_shown_by_the_beginning_of_its_id_and_so_is_its_inventory(job: 
 
 
 def test_what_is_neither_a_file_nor_a_run_is_said_so(job: Job) -> None:
-    nothing = job.run("show", "plan.json")
+    nothing = job.run("show", "19990101")
     assert nothing.code == 1
     assert "no state database" in nothing.err
     assert job.apply().code == 0
+    missing = job.run("show", "plan.json")
+    assert missing.code == 1
+    assert "plan.json: no such file" in missing.err
     unknown = job.run("show", "19990101")
     assert unknown.code == 1
     assert "no run '19990101'" in unknown.err and job.latest().id in unknown.err

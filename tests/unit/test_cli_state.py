@@ -107,6 +107,11 @@ def refused(ended: Ended, words: str) -> None:
     assert "--state" in ended.err or "Use that version" in ended.err or "Make it writable" in ended.err
 
 
+def test_a_database_of_another_cluster_is_told_by_the_name_of_that(job: Job) -> None:
+    another_clusters(job.state)
+    assert "belongs to another cluster (SIMULATED twin world" in job.run("plan").err
+
+
 @pytest.mark.parametrize("verb", ["plan", "apply"])
 def test_a_read_only_database_is_one_clear_error(verb: str, open_folder: Path) -> None:
     job = begun(open_folder / "job")

@@ -150,7 +150,7 @@ def test_problems_of_all_files_come_at_once_sorted_by_file_and_line() -> None:
         "at most 15. Shorten it.",
         "a.yaml:7:8: spec.mtu: found true (a YAML 1.1 boolean), expected a whole number from 576 to 65535. "
         "Change it.",
-        "b.yaml:1:7: kind: found 'VMNetwrk', expected VMNetwork or Rollout. Did you mean 'VMNetwork'?",
+        "b.yaml:1:7: kind: found 'VMNetwrk', expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Did you mean 'VMNetwork'?",
         "b.yaml:8:48: spec.evacuate.return: found 'home', expected 'origin' or 'none'. Change it.",
         "b.yaml:9:3: spec.ordre: unknown field; expected attach, evacuate, order or proof. Did you mean 'order'?",
         "c.yaml:2:1: found a tab in the indentation; YAML takes only spaces there. Replace it.",

@@ -478,12 +478,12 @@ HEADERS = [
     case(
         "kind typo",
         [N.replace("VMNetwork", "VmNetwork")],
-        "a.yaml:2:7: kind: found 'VmNetwork', expected VMNetwork or Rollout. Did you mean 'VMNetwork'?",
+        "a.yaml:2:7: kind: found 'VmNetwork', expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Did you mean 'VMNetwork'?",
     ),
     case(
         "foreign kind",
         [N, "apiVersion: v1\nkind: ConfigMap\n"],
-        "b.yaml:2:7: kind: found 'ConfigMap', expected VMNetwork or Rollout. Correct it, or "
+        "b.yaml:2:7: kind: found 'ConfigMap', expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Correct it, or "
         "take the document out of these files.",
     ),
     case(
@@ -530,11 +530,25 @@ HEADERS = [
         [
             N,
             "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\nspec:\n  nodeSelector:\n"
-            "    matchExpressions: [{key: a, operator: NotIn, values: [b]}]\n",
+            "    matchExpressions: [{key: a, operator: NotIn, values: [b]}]\n"
+            "  desiredState: {}\nmetadata: {name: p}\n",
         ],
         "b.yaml:5:5: spec.nodeSelector.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate "
         "would look for a label of that name (H05). Write the label itself, as in "
         '{node-role.kubernetes.io/worker: ""}.',
+    ),
+    case(
+        "matchExpressions of a network",
+        [network(more="  nodes: {matchExpressions: [{key: a, operator: Exists}]}\n")],
+        "a.yaml:6:11: spec.nodes.matchExpressions: a policy's nodeSelector takes plain labels only, and nmstate "
+        "would look for a label of that name (H05). Write the label itself, as in "
+        '{node-role.kubernetes.io/worker: ""}.',
+    ),
+    case(
+        "kind and api version",
+        [N.replace("v1alpha1", "v1").replace("VMNetwork", "VmNetwork")],
+        "a.yaml:1:13: apiVersion: found 'ovsplan.io/v1', expected 'ovsplan.io/v1alpha1'. Change it.",
+        "a.yaml:2:7: kind: found 'VmNetwork', expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Did you mean 'VMNetwork'?",
     ),
     case(
         "world",
@@ -545,18 +559,18 @@ HEADERS = [
     case(
         "target",
         [N, "cluster: {twin: world}\n"],
-        "b.yaml:1:1: kind: missing; expected VMNetwork or Rollout. This looks like a target "
+        "b.yaml:1:1: kind: missing; expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. This looks like a target "
         "file: give it by --target, and keep it in another folder.",
     ),
     case(
         "no kind",
         [N, "apiVersion: ovsplan.io/v1alpha1\n"],
-        "b.yaml:1:1: kind: missing; expected VMNetwork or Rollout. Add it.",
+        "b.yaml:1:1: kind: missing; expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Add it.",
     ),
     case(
         "kind list",
         [N, "kind: [VMNetwork]\n"],
-        "b.yaml:1:7: kind: found a list, expected VMNetwork or Rollout. Correct it, or take "
+        "b.yaml:1:7: kind: found a list, expected VMNetwork, Rollout, NetworkAttachmentDefinition or NodeNetworkConfigurationPolicy. Correct it, or take "
         "the document out of these files.",
     ),
     case(
