@@ -13,7 +13,7 @@ from plans.desired.source import Loc, field_name
 from plans.errors import InputError, PlanError, Problem
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds import CLUSTER_KINDS, KINDS
-from plans.nmstate import names
+from plans.nmstate import disagreements, names
 from plans.selection import nodes_of_policy, selected_nodes
 
 NEAR = 0.6
@@ -44,10 +44,11 @@ def diff(desired: Desired, facts: Facts, only: Collection[str] = ()) -> list[Nod
     """Every selected node, sorted by name; with `only`, those of them that it names.
 
     Raises InputError when a network selects no node, names a bridge that no node has, or `only` names strangers; and
-    when two things of the files would write one policy.
+    when two things of the files would write one policy, or two policies of the files say otherwise of one node (H04).
     """
     nodes = _selection(desired, facts, only)
     _no_policy_for_two(desired, facts)
+    _no_disagreement(desired, facts)
     _no_unknown_bridge(desired, facts, nodes)
     return [_diff_node(desired, node, facts) for node in nodes]
 
@@ -167,6 +168,16 @@ def _no_policy_for_two(desired: Desired, facts: Facts) -> None:
         problems.append(
             _problem(desired, where, f"{clash.other.kind} {clash.other.name}: {clash.in_words(place)}")
         )
+    if problems:
+        raise InputError(problems)
+
+
+def _no_disagreement(desired: Desired, facts: Facts) -> None:
+    """What the policies' nodeSelectors alone do not tell: a node that two of them select, and that they disagree about."""
+    problems = []
+    for found in disagreements.on_nodes(desired.policies, lambda policy: nodes_of_policy(policy, facts)):
+        place = desired.places.get(_named_at(desired, found.one), "these files")
+        problems.append(_problem(desired, _named_at(desired, found.other), found.in_words(place)))
     if problems:
         raise InputError(problems)
 

@@ -16,6 +16,13 @@ def command(paths: tuple[str, ...]) -> None:
     else 1.
     """
     desired = read_desired(paths)
-    networks = ", ".join(network.name for network in desired.networks)
-    rollout = f", Rollout {desired.rollout.metadata.name}" if desired.rollout else ""
-    click.echo(f"Valid: VMNetwork {networks}{rollout}.")
+    things: list[tuple[str, str]] = [(network.kind, network.name) for network in desired.networks]
+    things += [(policy.kind, policy.name) for policy in desired.policies]
+    things += [(manifest.kind, manifest.name) for manifest in desired.manifests]
+    named: dict[str, list[str]] = {}
+    for kind, name in things:
+        named.setdefault(kind, []).append(name)
+    if desired.rollout:
+        named[desired.rollout.kind] = [desired.rollout.metadata.name]
+    listed = ", ".join(f"{kind} {', '.join(names)}" for kind, names in named.items())
+    click.echo(f"Valid: {listed}.")

@@ -248,6 +248,7 @@ def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     yield from between_networks(declared)
     yield from _second_rollouts(declared)
     yield from _policies_clash(declared)
+    yield from _policies_disagree(declared)
     networks = [one for one in declared if one.kind == "VMNetwork"]
     for network in networks:
         yield from _replaces_itself(network)
@@ -282,6 +283,19 @@ def _policies_clash(declared: Sequence[Declared]) -> Iterator[Problem]:
             place = one.document.place(_named_at(one))
             where = _taken_at(other, clash.name) if clash.taken else _named_at(other)
             yield other.problem(where, clash.in_words(place))
+
+
+def _policies_disagree(declared: Sequence[Declared]) -> Iterator[Problem]:
+    """Two policies that say otherwise of the same nodes, as far as it shows without the nodes' labels (H04)."""
+    # Imported here, as above.
+    from plans.nmstate.disagreements import by_selectors
+
+    behind = {id(one.model): one for one in declared if one.model is not None}
+    natives = [one.model for one in declared if isinstance(one.model, NativePolicy)]
+    for pair in by_selectors(natives):
+        one, other = behind[id(pair.one)], behind[id(pair.other)]
+        place = one.document.place(("metadata", "name"))
+        yield other.problem(("spec", "desiredState"), pair.in_words(place), at_key=True)
 
 
 def _taken_at(one: Declared, name: str) -> Loc:

@@ -157,3 +157,14 @@ def test_a_reader_that_has_gone_ends_a_screen_and_stops_a_run(verb: str, code: i
     os.close(writer)
     assert (ended.code, ended.err) == (code, "")
     assert job.apply().code == 0
+
+
+def test_what_is_valid_is_named_by_its_kind(job: Job) -> None:
+    policy = "apiVersion: nmstate.io/v1\nkind: NodeNetworkConfigurationPolicy\nmetadata: {name: %s}\nspec: {desiredState: {}}\n"
+    (job.folder / "natives.yaml").write_text(f"{policy % 'p1'}---\n{policy % 'p2'}")
+    assert ran(job, "validate", "natives.yaml").out == "Valid: NodeNetworkConfigurationPolicy p1, p2.\n"
+    (job.folder / "more.yaml").write_text(
+        "apiVersion: ovsplan.io/v1alpha1\nkind: VMNetwork\nmetadata: {name: vmnet}\nspec: {bridge: br-phy}\n"
+    )
+    both = ran(job, "validate", "natives.yaml", "more.yaml").out
+    assert both == "Valid: VMNetwork vmnet, NodeNetworkConfigurationPolicy p1, p2.\n"
