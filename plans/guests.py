@@ -62,6 +62,11 @@ def guests(facts: Facts, node: str, localnet: str) -> list[Guest]:
     return sorted(found)
 
 
+def is_running(facts: Facts, vm: str) -> bool:
+    """Whether the guest runs. One that starts has no path yet, which OVN makes by itself: nothing is broken."""
+    return (facts.value(f"vm/{vm}") or {}).get("phase") == "Running"
+
+
 def unclear_attachments(facts: Facts, node: str) -> list[str]:
     """Why it can't be told which localnets the VMs on a node use: each attachment to a NAD that could not be read.
 

@@ -13,7 +13,7 @@ from plans import ovs
 from plans.actions import Action
 from plans.document import Plan
 from plans.facts import Facts, Known, Unknown
-from plans.guests import guests
+from plans.guests import guests, is_running
 
 CHECKLIST = {
     1: "Create inventory",
@@ -139,7 +139,9 @@ def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]
             continue
         for localnet in localnets:
             for guest in guests(facts, node, localnet):
-                if why := _broken(facts, view.value, node, localnet, guest.lsp):
+                if is_running(facts, guest.vm) and (
+                    why := _broken(facts, view.value, node, localnet, guest.lsp)
+                ):
                     dark.append(f"{guest.vm} on {node}: {why}")
     return sorted(set(dark)), unknown
 

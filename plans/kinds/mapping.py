@@ -18,7 +18,7 @@ from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Sam
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known, Unknown
-from plans.guests import guests, switch_ports_of, unclear_attachments
+from plans.guests import guests, is_running, switch_ports_of, unclear_attachments
 from plans.kinds import mtu, new_bridge
 from plans.nmstate import documents, policies
 from plans.nmstate.ownership import made_by_network_manager
@@ -97,9 +97,9 @@ def _rides(view: ovs.View, lsp: str) -> bool:
 def _wrong_pairs(facts: Facts, view: ovs.View, node: str, localnet: str, bridge: str) -> dict[str, str]:
     """What is wrong with each patch pair of a localnet that is mapped as desired. Empty: nothing is.
 
-    A network without a VM here needs no pair: its absence, or a leftover of it, is no fault (H51).
+    A network without a running VM here needs no pair: its absence, or a leftover of it, is no fault (H51).
     """
-    needed = {guest.lsp for guest in guests(facts, node, localnet)}
+    needed = {guest.lsp for guest in guests(facts, node, localnet) if is_running(facts, guest.vm)}
     wrong = {}
     for lsp in switch_ports_of(facts, view, localnet):
         homes = ovs.bridges_of_port(view, ovs.outer_port(lsp))
