@@ -23,7 +23,7 @@ from plans.guests import guests, vms_on
 from plans.kinds import KINDS
 from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, pings, proof, reboot
 from plans.maintenance.migrations import AT_ONCE, Leavers
-from plans.maintenance.ways import Way, at_once, can_migrate, stubborn, way_out
+from plans.maintenance.ways import Way, at_once, can_migrate, late, way_out
 
 NOTHING_MOVES = "no VM traffic moves"
 """Why a node needs no round of its own shape; what VMs notice all the same is the link of a card."""
@@ -226,7 +226,8 @@ def _evacuation(
     limit = at_once(facts, AT_ONCE)
     number = {1: "one", 2: "two", 3: "three"}.get(limit, str(limit))
     nets = "" if everyone else f"of {', '.join(localnets)} "
-    rule = f"every VM {nets}on {node}, {number} at a time, to any schedulable node; {back}"
+    by_restart = {"restart": ", by a restart", "stay": "; others stay"}.get(evacuate.default, "")
+    rule = f"every VM {nets}on {node}, {number} at a time, to any schedulable node{by_restart}; {back}"
     leaving = {way.vm for way in ways}
     stays = sorted(
         {vm for vm in here if vm not in leaving} | {vm for vm, how in evacuate.vms.items() if how == "stay"}
@@ -234,7 +235,8 @@ def _evacuation(
     who = Leavers(
         migrating=tuple(way.vm for way in ways if way.how == "live-migrate"),
         restarting=tuple(way.vm for way in ways if way.how == "restart"),
-        staying=tuple(stays), late=stubborn(facts, evacuate), at_once=limit, everyone=everyone,
+        staying=tuple(stays), late=late(facts, evacuate, localnets, everyone), default=evacuate.default,
+        exceptions=evacuate.vms, at_once=limit, everyone=everyone,
     )  # fmt: skip
     return [migrations.evacuate(node, localnets, who, here, rule)]
 

@@ -6,13 +6,13 @@ An op knows no kind and no rule; the interpreters in `providers/` perform it as 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from plans.checks import Check
-from plans.facts import Fact, Json
+from plans.facts import KNOWN_AFTER_APPLY, Fact, Json
 
 Changes = tuple[tuple[str, Fact], ...]
 
@@ -259,9 +259,15 @@ def shape(op: AnyOp) -> str:
 
 
 def fits(op: AnyOp, planned: Iterable[AnyOp]) -> bool:
-    """Whether an op is one that a plan showed, or does less than one: never more, and on nothing else."""
+    """Whether an op is one that a plan showed, or does less than one: never more, and on nothing else.
+
+    A patch that the plan shows of an object that only the run knows is of any one of that kind and namespace.
+    """
     head, parts = _shape(op)
-    return any(head == other and parts <= shown for other, shown in map(_shape, planned))
+    heads = {head}
+    if isinstance(op, Patch):
+        heads.add(_shape(replace(op, ref=replace(op.ref, name=KNOWN_AFTER_APPLY)))[0])
+    return any(other in heads and parts <= shown for other, shown in map(_shape, planned))
 
 
 def _shape(op: AnyOp) -> tuple[str, frozenset[str]]:

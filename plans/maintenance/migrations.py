@@ -9,16 +9,17 @@ by one (`restarts`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
-from plans.guests import networks_of, vms_on
-from plans.maintenance import restarts
+from plans.guests import vms_on
+from plans.maintenance import latecomers, restarts
 from plans.maintenance.power import GONE_DEADLINE, UP_DEADLINE
+from plans.maintenance.ways import NOBODY, Late
 from plans.ops import AnyOp, Changes, Create, ObjectRef, Wait
 from plans.readings.cluster import VMIM
 
@@ -36,21 +37,49 @@ NAME_PREFIX = "ovsplan-"
 
 @dataclass(frozen=True, slots=True)
 class Leavers:
-    """Who leaves a node, and how. `late`: VMs that can only restart and may have come here by then.
+    """Who leaves a node, and how. `late`: those that leave by a restart and may have come here by then.
 
-    `everyone`: those too that use none of the localnets, as nothing may be left on the node.
+    `default` and `exceptions`: what the rollout says of VMs, for those that come meanwhile. `everyone`: those too that
+    use none of the localnets, as nothing may be left on the node.
     """
 
     migrating: tuple[str, ...] = ()
     restarting: tuple[str, ...] = ()
     staying: tuple[str, ...] = ()
-    late: tuple[str, ...] = ()
+    late: Late = NOBODY
+    default: str = "live-migrate"
+    exceptions: Mapping[str, str] = field(default_factory=dict)
     at_once: int = AT_ONCE
     everyone: bool = False
 
     @property
     def all(self) -> tuple[str, ...]:
         return tuple(sorted((*self.migrating, *self.restarting)))
+
+    @property
+    def may_restart(self) -> bool:
+        return bool(self.restarting or self.late.number)
+
+    def views(self) -> tuple[str, ...]:
+        """How the VMs are read that may be restarted: each, or all where the plan can't name them."""
+        if self.late.spaces:
+            return ("machines-now",)
+        return tuple(f"machine:{vm}" for vm in sorted({*self.restarting, *self.late.named}))
+
+    def args(self) -> dict[str, Any]:
+        ways = {"default": self.default, "vms": dict(self.exceptions)}
+        return {
+            "staying": list(self.staying),
+            **({"ways": ways} if set(self.exceptions.values()) | {self.default} != {"live-migrate"} else {}),
+            **({"at_once": self.at_once} if self.at_once != AT_ONCE else {}),
+            **(
+                {"restarting": list(self.restarting), "late": list(self.late.named)}
+                if self.may_restart
+                else {}
+            ),
+            **({"late_in": {s: list(f) for s, f in self.late.spaces.items()}} if self.late.spaces else {}),
+            **({"everyone": True} if self.everyone else {}),
+        }
 
 
 def evacuate(node: str, localnets: Sequence[str], who: Leavers, here: Sequence[str], rule: str) -> Action:
@@ -59,19 +88,13 @@ def evacuate(node: str, localnets: Sequence[str], who: Leavers, here: Sequence[s
     words = [f"live-migrate away: {', '.join(who.migrating) or 'none now'}"]
     words += [f"restart elsewhere: {', '.join(who.restarting)}"] if who.restarting else []
     words += [f"{', '.join(stay_here)} stays"] if stay_here else []
-    may_restart = sorted({*who.restarting, *who.late})
     return Action(
         id=f"{node}/evacuate",
         routine="evacuate@1",
         title="; ".join(words if who.migrating or not who.restarting else words[1:]),
         node=node,
-        args={
-            "node": node, "localnets": list(localnets), "staying": list(who.staying), "rule": rule,
-            **({"at_once": who.at_once} if who.at_once != AT_ONCE else {}),
-            **({"restarting": list(who.restarting), "late": list(who.late)} if may_restart else {}),
-            **({"everyone": True} if who.everyone else {}),
-        },
-        reads=(*VIEWS, *(f"machine:{vm}" for vm in may_restart)),
+        args={"node": node, "localnets": list(localnets), "rule": rule, **who.args()},
+        reads=(*VIEWS, *who.views()),
         done_when=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
         ),
@@ -81,9 +104,9 @@ def evacuate(node: str, localnets: Sequence[str], who: Leavers, here: Sequence[s
         vms=who.all,
         disruption="vm-traffic" if who.restarting else "none",
         deadline=MIGRATION_DEADLINE * max(1, len(who.migrating))
-        + (GONE_DEADLINE + UP_DEADLINE) * len(may_restart),
+        + (GONE_DEADLINE + UP_DEADLINE) * max(len(who.restarting), who.late.number),
         rows=(4,),
-    )  # fmt: skip
+    )
 
 
 def bring_back(node: str, vms: Sequence[str], restarted: Sequence[str] = ()) -> Action:
@@ -312,67 +335,19 @@ def _here(args: Mapping[str, Any], facts: Facts) -> list[str]:
     return vms_on(facts, args["node"], tuple(args["localnets"]))
 
 
-def _uses(facts: Facts, vm: str, nads: Collection[str]) -> bool:
-    return any(attached["nad"] in nads for attached in (facts.value(f"vm/{vm}") or {}).get("macs", ()))
-
-
-def _latecomers(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    """By the rule that the plan states, whoever is on the node by then leaves too: evacuated there during the run, or
-    started since. One op for each namespace in which none of those shown is.
-    """
-    node, staying = args["node"], args["staying"]
-    nads = {nad for localnet in args["localnets"] for nad in networks_of(facts, localnet)}
-    shown = {vm for vm in _here(args, facts) if vm not in staying}
-    everyone = "everyone" in args
-    ours = {vm.partition("/")[0] for vm in shown}
-    spaces = {
-        namespace
-        for namespace, vms in facts.value("cluster/vms/by-namespace", {}).items()
-        # One VM decides for its namespace: reading every VM for every node would make planning quadratic.
-        if namespace not in ours
-        and any(vm not in staying and (everyone or _uses(facts, vm, nads)) for vm in vms)
-    }
-    return tuple(
-        Create(
-            label=f"migrate:any:{namespace}",
-            title=f"live-migrate whoever is on {node} by then, in {namespace}",
-            ref=ObjectRef(*VMIM, name=KNOWN_AFTER_APPLY, namespace=namespace),
-            body={"spec": {"vmiName": KNOWN_AFTER_APPLY}},
-            commands=(f"virtctl migrate -n {namespace} VM",),
-        )
-        for namespace in sorted(spaces)
-    )
-
-
 def _foreseen(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    late = [vm for vm in args.get("late", ()) if vm not in args["restarting"]]
-    known = [vm for vm in late if isinstance(facts.get(f"machine/{vm}"), Known)]
-    return (*_latecomers(args, facts), *(op for vm in known for op in restarts.every_op(vm, facts)))
-
-
-def _starts_again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    vms = [vm for vm in _by_restart(args) if isinstance(facts.get(f"machine/{vm}"), Known)]
-    return tuple(op for vm in vms for op in (restarts.start(vm, facts), restarts.restore(vm, facts)))
-
-
-def _by_restart(args: Mapping[str, Any]) -> list[str]:
-    return sorted({*args.get("restarting", ()), *args.get("late", ())})
-
-
-def _is_ours(vm: str, args: Mapping[str, Any], here: Collection[str], done: Done) -> bool:
-    """Whether a VM is this action's to restart: it is on the node, or was stopped on it."""
-    return vm in here or vm in args.get("restarting", ()) or f"stop:{vm}" in done.attempts
+    return latecomers.foreseen(args, facts, _here(args, facts))
 
 
 def rescue_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure no VM is left stopped."""
-    for vm in _by_restart(args):
-        if _is_ours(vm, args, (), done) and (ahead := restarts.start_again(vm, facts, done)) is not None:
+    for vm in latecomers.by_restart(args, (), done):
+        if (ahead := restarts.start_again(vm, facts, done)) is not None:
             return ahead
     return Finished()
 
 
-@routine("evacuate@1", contingent=_foreseen, rescue=rescue_evacuate, on_failure=_starts_again)
+@routine("evacuate@1", contingent=_foreseen, rescue=rescue_evacuate, on_failure=latecomers.starts_again)
 def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Move every VM of the localnets off the node, but for those that stay; those that restart come last."""
     node = args["node"]
@@ -380,17 +355,17 @@ def step_evacuate(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if not isinstance(fact, Known):
         return Stop(f"cannot tell which VMs run on {node}: {fact}")
     here = args["only"] if "only" in args else _here(args, facts)
-    by_restart = _by_restart(args)
+    by_restart = latecomers.by_restart(args, here, done)
     moves = [
         Move(vm, "evacuate", away_from=node)
         for vm in here
-        if vm not in args["staying"] and vm not in by_restart
+        if vm not in by_restart and latecomers.way(vm, args) == "live-migrate"
     ]
     ahead = migrate(moves, facts, done, args.get("at_once", AT_ONCE))
     if ahead is not None:
         return ahead
     for vm in by_restart:
-        if _is_ours(vm, args, here, done) and (ahead := restarts.restart(vm, node, facts, done)) is not None:
+        if (ahead := restarts.restart(vm, node, facts, done)) is not None:
             return ahead
     return Finished(_left(done))
 

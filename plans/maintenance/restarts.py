@@ -6,11 +6,14 @@ for that is noted on the VM itself (see `power`). The node's cordon sees to it t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from plans.actions import Done, Next, Perform, Stop
 from plans.checks import judge_all
-from plans.facts import ABSENT, Absent, Facts, Known, Later, Unknown
+from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Absent, Facts, Known, Later, Unknown
 from plans.maintenance import power
-from plans.ops import AnyOp, Patch, Wait
+from plans.ops import AnyOp, ObjectRef, Patch, Wait
+from plans.readings.cluster import VM
 
 
 def restart(vm: str, node: str, facts: Facts, done: Done) -> Next | None:
@@ -58,6 +61,24 @@ def restore(vm: str, facts: Facts) -> Patch:
 def every_op(vm: str, facts: Facts) -> tuple[AnyOp, ...]:
     """All that a restart may do, for the plan to show."""
     return stop(vm, facts), start(vm, facts), restore(vm, facts)
+
+
+def of_any(namespace: str, field: str, node: str) -> tuple[AnyOp, ...]:
+    """The same three ops for a VM of a namespace that only the run knows, and that says in `field` how it runs."""
+    vm = f"{namespace}/VM"
+    before = "running=true" if field == "running" else f"runStrategy={KNOWN_AFTER_APPLY}"
+    facts = Facts({f"machine/{vm}/field": Known(field)})
+    who, at = (
+        f"whoever is on {node} by then and leaves by a restart, in {namespace}",
+        f"any:{namespace}:{field}",
+    )
+    ops = {
+        f"stop {who}, and note on it how it ran": power.stop_op(f"stop:{at}", vm, before, facts),
+        f"start {who}": power.start_op(f"start:{at}", vm, before, facts, keep_note=True),
+        f"give {who}, back its run strategy": power.restore_op(f"restore:{at}", vm, before, facts),
+    }
+    ref = ObjectRef(*VM, KNOWN_AFTER_APPLY, namespace)
+    return tuple(replace(op, title=title, ref=ref, changes=()) for title, op in ops.items())
 
 
 def _unreadable(vm: str, node: str, facts: Facts) -> Stop | None:

@@ -5,7 +5,9 @@ The one invariant: what the rollout says of a VM is done, or blocks; no VM leave
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from plans.desired import Desired, Evacuate
@@ -62,23 +64,49 @@ def cannot_restart(vm: str, facts: Facts) -> str:
     return "its VirtualMachine could not be read"
 
 
-def stubborn(facts: Facts, evacuate: Evacuate) -> tuple[str, ...]:
-    """The VMs of the whole cluster that leave by restart alone: they may land on a node that is emptied later."""
-    if "restart" not in (evacuate.default, *evacuate.vms.values()):
-        return ()
-    return _stubborn(facts, evacuate.default, tuple(sorted(evacuate.vms.items())))
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The VMs of the whole cluster that leave by a restart: they may land on a node that is emptied later.
+
+    `named`: where the rollout names them. Where it does not, `spaces`: their namespaces, each with the fields by which
+    VMs there say how they run (`running`, `runStrategy`). `number`: how many there are in all.
+    """
+
+    named: tuple[str, ...] = ()
+    spaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    number: int = 0
+
+
+NOBODY = Late()
+
+
+def late(facts: Facts, evacuate: Evacuate, localnets: Sequence[str], everyone: bool) -> Late:
+    """Who may come to a node and leaves it by a restart; `everyone`: those too that use none of the localnets."""
+    if evacuate.default != "restart":
+        named = tuple(
+            vm
+            for vm, how in sorted(evacuate.vms.items())
+            if how == "restart" and not cannot_restart(vm, facts)
+        )
+        return Late(named, number=len(named))
+    others = frozenset(vm for vm, how in evacuate.vms.items() if how != "restart")
+    return _late_in(facts, others, None if everyone else tuple(localnets))
 
 
 @lru_cache(maxsize=4)
-def _stubborn(facts: Facts, default: Leaving, exceptions: tuple[tuple[str, Leaving], ...]) -> tuple[str, ...]:
+def _late_in(facts: Facts, others: frozenset[str], localnets: tuple[str, ...] | None) -> Late:
     # Kept per observation: going through every VM for every node would make planning quadratic.
-    ways = dict(exceptions)
-    return tuple(
-        vm
-        for vm in facts.value("cluster/vms", [])
-        if ways.get(vm, default) == "restart" and can_migrate(vm, facts) is not True
-        if not cannot_restart(vm, facts)
-    )
+    nads = None if localnets is None else {nad for name in localnets for nad in networks_of(facts, name)}
+    spaces: defaultdict[str, set[str]] = defaultdict(set)
+    number = 0
+    for vm in facts.value("cluster/vms", []):
+        macs = (facts.value(f"vm/{vm}") or {}).get("macs", ())
+        if vm in others or cannot_restart(vm, facts):
+            continue
+        if nads is None or any(attached["nad"] in nads for attached in macs):
+            spaces[vm.partition("/")[0]].add(str(facts.value(f"machine/{vm}/field")))
+            number += 1
+    return Late((), {space: tuple(sorted(fields)) for space, fields in sorted(spaces.items())}, number)
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
 A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
-`migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machine:<ns>/<name>`, `kubevirt`,
+`migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machines-now`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
 `images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
@@ -117,6 +117,7 @@ def reading(view: str, now: float) -> Reading:
                 | "nad"
                 | "nad-users"
                 | "machines"
+                | "machines-now"
                 | "machine"
                 | "kubevirt"
                 | "l2advertisements"
@@ -271,6 +272,12 @@ def _declared(name: str, key: str) -> Reading:
             return Reading(
                 machines.REQUESTS,
                 machines.parse_machines,
+                cluster.unknown("cluster/machines", "machine/*"),
+            )
+        case "machines-now":
+            return Reading(
+                machines.REQUESTS,
+                machines.parse_with_versions,
                 cluster.unknown("cluster/machines", "machine/*"),
             )
         case "machine":

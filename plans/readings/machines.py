@@ -5,7 +5,7 @@ Facts: `cluster/machines` (Absent when KubeVirt is not served); for each VM `mac
 stopped it), `/template` (its `networks` and `interfaces`, and whether KubeVirt adds one that is `implicit`), `/nic/<interface>` → NAD of each multus card that the template
 has, `/restart-required`; of its VMI `/instance` (its phase; Absent when there is none that runs), `/ready`,
 `/live/<interface>` → NAD, `/sources/<interface>` (who reports the card), `/migration-required`, `/migratable`; read
-alone also `/version`. `cluster/live-update`: whether KubeVirt applies changes of a template to a running guest;
+alone, or in the view `machines-now`, also `/version`. `cluster/live-update`: whether KubeVirt applies changes of a template to a running guest;
 `cluster/own-migrations`: whether it migrates by itself a guest that has to migrate for them.
 The one invariant: a card that is declared `absent` in the template is no card.
 """
@@ -77,6 +77,15 @@ def parse_machines(replies: Sequence[Json]) -> Mapping[str, Fact]:
         facts.update(_facts_of(_key(item), item, running.get(_key(item))))
     facts["cluster/machines"] = Known(sorted(_key(item) for item in machines))
     return facts
+
+
+def parse_with_versions(replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """The same, each with its version: for writing them, not for planning."""
+    versions = {
+        f"machine/{_key(item)}/version": Known(item["metadata"].get("resourceVersion"))
+        for item in replies[0] or ()
+    }
+    return {**parse_machines(replies), **versions}
 
 
 def parse_one_machine(key: str, replies: Sequence[Json]) -> Mapping[str, Fact]:

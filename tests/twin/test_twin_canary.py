@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.lives import Ended, Job, job_of, kill_when
+import yaml
+from crash.lives import ROOT, Ended, Job, job_of, kill_when
 from crash.others import small_world
 
 from providers.ports import MergePatch, Ref
@@ -227,6 +228,66 @@ def test_after_a_failure_no_vm_is_left_stopped(tmp_path: Path) -> None:
     ended = made.apply()
     assert ended.code == 3, ended.text
     assert stands(made, "talker-1") == ("RerunOnFailure", None, True)
+
+
+def anybody(folder: Path, rollout: str, *, unmovable: bool = False) -> Job:
+    """A job whose VMs leave by a restart although nobody names them."""
+    spec = small_world()
+    for vm in spec["vms"].values():
+        vm |= STUBBORN if unmovable else {}
+    return job(folder, rollout, vms=spec["vms"])
+
+
+def restarted(made: Job) -> int:
+    return len(calls(made, "patch VirtualMachine ", "Halted"))
+
+
+@pytest.mark.parametrize("more", ["return: none", "return: none, reboot: true", "return: origin"])
+@pytest.mark.parametrize("unmovable", [False, True])
+def test_vms_that_the_run_itself_restarted_onto_the_next_node_leave_that_by_a_restart_too(
+    more: str, unmovable: bool, tmp_path: Path
+) -> None:
+    made = anybody(tmp_path, f"evacuate: {{default: restart, {more}}}", unmovable=unmovable)
+    ended = made.apply()
+    assert ended.code == 0, ended.text
+    with made.world() as world:
+        vms = world.show()["vms"]
+    assert all(vm["reachable"] for vm in vms.values()), vms
+    assert {stands(made, key.partition("/")[2])[1:] for key in vms} == {(None, True)}
+    assert restarted(made) > (0 if "origin" in more else len(vms))
+    back = calls(made, "create VirtualMachineInstanceMigration")
+    assert bool(back) is ("origin" in more and not unmovable), back
+
+
+def test_a_vm_whose_node_somebody_cordoned_does_not_come_back_and_is_restarted_off_the_next_node(
+    tmp_path: Path,
+) -> None:
+    example = ROOT / "examples" / "uplink-alive"
+    world = yaml.safe_load((example / "world.yaml").read_text())
+    rollout = ROLLOUT.format(spec="evacuate: {default: restart}")
+    network = (example / "cold" / "vmnet.yaml").read_text().partition("---")[0]
+    made = job_of(tmp_path / "job", world, {"vmnet.yaml": network, "rollout.yaml": rollout})
+    ended = made.apply("--accept-hazard", "H14")
+    assert ended.code == 0, ended.text
+    with made.world() as world:
+        vms = world.show()["vms"]
+    assert all(vm["reachable"] for vm in vms.values()) and vms["default/web-3"]["node"] != "worker-03", vms
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("effect", ["kill", "kill-after"])
+def test_killed_while_it_restarts_a_vm_that_came_meanwhile_that_is_started_again(
+    nth: int, effect: str, tmp_path: Path
+) -> None:
+    made = anybody(tmp_path, "evacuate: {default: restart, return: none}")
+    made.fault("cluster * patch VirtualMachine *}", nth, effect)
+    assert made.apply().code == KILLED
+    again = made.apply()
+    assert again.code == 0, again.text
+    with made.world() as world:
+        vms = world.show()["vms"]
+    assert {stands(made, key.partition("/")[2])[1:] for key in vms} == {(None, True)}
+    assert all(vm["reachable"] for vm in vms.values()), vms
 
 
 OWNER = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": True}]
