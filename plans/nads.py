@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -40,8 +41,32 @@ _OURS = {*_SHARED, *_REFUSED, "cniVersion", "type", "name", "netAttachDefName", 
 """The fields that a desired configuration rules over; whatever else somebody wrote stays as it is."""
 
 
+_OTHERS = (
+    "capabilities",
+    "dns",
+    "prevResult",
+    "runtimeConfig",
+    "args",
+    "disableCheck",
+    "deviceID",
+    "logFile",
+    "logLevel",
+    "logfile-maxsize",
+    "logfile-maxbackups",
+    "logfile-maxage",
+    "transport",
+    "transitSubnet",
+)
+"""Keys that CNI or OVN-Kubernetes know too, and that say nothing of a localnet."""
+
+_SPELT: dict[str, str] = {key.lower(): key for key in sorted({*_OURS, *_OTHERS})}
+
+
 def read_config(text: object) -> Config:
-    """`spec.config` as JSON. Raises ValueError, in words for people, when it is none."""
+    """`spec.config` as JSON, each key as OVN-Kubernetes spells it. Raises ValueError, in words for people, when it is none.
+
+    OVN-Kubernetes reads it by Go's encoding/json, which takes keys in any case; of two that differ by it the last one counts.
+    """
     if not isinstance(text, str) or not text.strip():
         raise ValueError("spec.config is empty")
     try:
@@ -52,7 +77,8 @@ def read_config(text: object) -> Config:
         raise ValueError("spec.config is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("spec.config is not a JSON object")
-    return found
+    config: dict[str, Any] = found
+    return {_SPELT.get(key.lower(), key): value for key, value in config.items()}
 
 
 def written(config: Config) -> str:
@@ -85,6 +111,14 @@ def faults(config: Config, nad: str) -> list[str]:
         *_bad_numbers(config),
         *_bad_subnets(config),
     ]
+
+
+def misspelt(config: Config) -> Iterator[str]:
+    """The keys that OVN-Kubernetes ignores and that resemble one that it knows: the network is made all the same."""
+    for field in config:
+        near = get_close_matches(field.lower(), _SPELT, 1) if field.lower() not in _SPELT else []
+        if near:
+            yield f"{field}: OVN-Kubernetes knows no such key, and would ignore it; did you mean {_SPELT[near[0]]}?"
 
 
 def _misshapen(config: Config) -> Iterator[str]:

@@ -94,8 +94,8 @@ def manifest_problems(declared: Declared) -> Iterator[Problem]:
             f"found {kind}; only {nads.PLUGIN!r} with {nads.TOPOLOGY!r} is supported. Take it out of these files.",
         )
         return
-    for fault in nads.faults(config, manifest.name):
-        yield declared.problem(where, fault if fault.endswith(".") else f"{fault}.")
+    for fault in (*nads.misspelt(config), *nads.faults(config, manifest.name)):
+        yield declared.problem(where, fault if fault.endswith((".", "?")) else f"{fault}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,7 +287,7 @@ def _broken(desired: Desired, wanted: Sequence[WantedNad], facts: Facts) -> Iter
             if nads.localnet_of(config) not in localnets:
                 continue
             collisions = [said for one in settled if (said := _collision(one, config, key))]
-            for fault in [*nads.faults(config, key), *collisions]:
+            for fault in [*nads.misspelt(config), *nads.faults(config, key), *collisions]:
                 yield Finding(
                     "H25", "warn", "", (address(key),), f"network {key}, which is not declared here: {fault}",
                     "correct it, or declare it here",

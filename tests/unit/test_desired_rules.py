@@ -1013,6 +1013,11 @@ MANIFESTS = [
         "topology: it is missing, which turns the NAD into the cluster's default network. Write localnet.",
     ),
     wrong_config(
+        "misspelt key",
+        {"subnet": "192.0.2.0/24"},
+        "subnet: OVN-Kubernetes knows no such key, and would ignore it; did you mean subnets?",
+    ),
+    wrong_config(
         "name of the NAD left out",
         {"netAttachDefName": None},
         "netAttachDefName: '' is not 'default/vlan224', the namespace and name of the NAD itself.",

@@ -139,6 +139,27 @@ def test_what_somebody_else_wrote_survives_and_what_we_rule_over_does_not() -> N
     assert nads.merged(GOOD, there) == {**GOOD, "cniVersion": "1.0.0", "dns": {"nameservers": []}}
 
 
+@pytest.mark.parametrize("written", ["VLANID", "vlanId", "vlanid"])
+def test_keys_are_taken_in_any_case_as_ovn_kubernetes_takes_them(written: str) -> None:
+    text = json.dumps({**changed(vlanID=None), written: 300})
+    assert nads.read_config(text) == changed(vlanID=300)
+    assert nads.read_config(json.dumps({**GOOD, written: 300}))["vlanID"] == 300
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("vlan", "vlanID"), ("vlan_id", "vlanID"), ("subnet", "subnets"), ("excludeSubnet", "excludeSubnets")],
+)
+def test_a_misspelt_key_is_told_and_names_the_likely_one(key: str, meant: str) -> None:
+    (fault,) = nads.misspelt(changed(**{key: "x"}))
+    assert fault.startswith(f"{key}: ") and fault.endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("key", ["dns", "capabilities", "logLevel", "transport", "extra"])
+def test_a_key_that_resembles_none_is_left_alone(key: str) -> None:
+    assert list(nads.misspelt(changed(**{key: {}}))) == []
+
+
 @pytest.mark.parametrize("text", [None, "", "  ", "{", "[]", '"x"', "[" * 100_000, 7])
 def test_what_is_no_config_is_told_in_words(text: Any) -> None:
     with pytest.raises(ValueError, match=r"^spec\.config is"):
