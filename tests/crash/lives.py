@@ -228,6 +228,8 @@ def make_job(folder: Path, example: str) -> Job:
     if node := LEFT_OUT.get(example):
         del spec["spec"]["nodes"][node]
         spec["spec"]["vms"] = {vm: how for vm, how in spec["spec"]["vms"].items() if how["node"] != node}
+        objects = [one for one in spec["spec"]["objects"] if one.get("spec", {}).get("nodeName") != node]
+        spec["spec"]["objects"] = objects
     texts = {
         path.name: path.read_text() for path in sorted((ROOT / "examples" / name / rollout).glob("*.yaml"))
     }

@@ -152,6 +152,7 @@ def job_with(folder: Path, **timings: float) -> Job:
     world = yaml.safe_load((example / "world.yaml").read_text())
     spec = world["spec"]
     del spec["nodes"]["worker-03"], spec["vms"]["default/sensor-1"]
+    spec["objects"] = [one for one in spec["objects"] if one["kind"] == "NodeNetworkConfigurationPolicy"]
     spec["vms"]["default/aside"] = {"node": "worker-01", "memory": "1Gi"}
     spec["timings"] = timings
     job = job_of(

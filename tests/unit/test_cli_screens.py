@@ -159,6 +159,15 @@ def test_nodes_on_which_no_path_of_vms_moves_are_not_called_unproven(tmp_path: P
     assert "0 checks hold" not in ended.out
 
 
+def test_a_canary_needs_no_image_where_a_node_has_one(tmp_path: Path) -> None:
+    job = example(tmp_path, "nncp", "cold")
+    rollout = (ROOT / "examples" / "nncp" / "cold" / "rollout.yaml").read_text()
+    (job.folder / "rollout.yaml").write_text(f"{rollout}  proof: {{canary: {{}}}}\n")
+    planned = job.run("plan")
+    assert planned.code == 0, planned.text
+    assert planned.out.count("proof: a canary before VMs return (of registry.example.com/ovn:1") == 3
+
+
 def test_a_plan_that_is_blocked_tells_its_hazards_once(tmp_path: Path) -> None:
     spec = small_world(nodes={"worker-01": {"ready": False}, "worker-02": {}})
     ended = job_of(tmp_path / "job", spec, {"network.yaml": NETWORK}).apply()
