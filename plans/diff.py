@@ -62,8 +62,7 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
         if not nodes:
             labels = ", ".join(f"{k}={v}" if v else k for k, v in sorted(network.selector.items()))
             problems.append(
-                _problem(
-                    desired,
+                desired.problem(
                     network.address,
                     f"VMNetwork {network.name}: no node has the labels {labels} that spec.nodes asks for",
                 )
@@ -138,8 +137,7 @@ def _no_unknown_bridge(desired: Desired, facts: Facts, nodes: list[str]) -> None
             near = get_close_matches(network.bridge, sorted(seen), 1)
             hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(sorted(seen))}"
             problems.append(
-                _problem(
-                    desired,
+                desired.problem(
                     network.address,
                     f"VMNetwork {network.name}: no selected node has a bridge {network.bridge!r}; {hint} "
                     "(this version needs a bridge that exists)",
@@ -166,7 +164,7 @@ def _no_policy_for_two(desired: Desired, facts: Facts) -> None:
             else _named_at(desired, clash.other)
         )
         problems.append(
-            _problem(desired, where, f"{clash.other.kind} {clash.other.name}: {clash.in_words(place)}")
+            desired.problem(where, f"{clash.other.kind} {clash.other.name}: {clash.in_words(place)}")
         )
     if problems:
         raise InputError(problems)
@@ -186,11 +184,6 @@ def _named_at(desired: Desired, thing: names.Thing) -> str:
     """Where the files say under which name the policies of a thing go."""
     given = f"{thing.address}#spec.delivery.policy"
     return given if given in desired.places else f"{thing.address}#metadata.name"
-
-
-def _problem(desired: Desired, address: str, message: str) -> Problem:
-    path, _, line = desired.places.get(address, "").rpartition(":")
-    return Problem(path, int(line) if line.isdigit() else 0, 1 if line.isdigit() else 0, message)
 
 
 def _diff_node(desired: Desired, node: str, facts: Facts) -> NodeDiff:

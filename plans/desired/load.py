@@ -247,6 +247,7 @@ def _between(declared: Sequence[Declared]) -> Iterator[Problem]:
     yield from _duplicates(declared)
     yield from between_networks(declared)
     yield from _second_rollouts(declared)
+    yield from _unused_proofs(declared)
     yield from _policies_clash(declared)
     yield from _policies_disagree(declared)
     networks = [one for one in declared if one.kind == "VMNetwork"]
@@ -318,6 +319,16 @@ def _second_rollouts(declared: Sequence[Declared]) -> Iterator[Problem]:
             yield one.problem(("kind",), message)
 
 
+def _unused_proofs(declared: Sequence[Declared]) -> Iterator[Problem]:
+    for one in declared:
+        if isinstance(one.model, Rollout) and one.model.spec.proof and one.model.spec.evacuate is None:
+            message = (
+                "a canary is put on a node that its VMs have left, and this rollout empties none: it would not be used. "
+                "Add 'evacuate: {}', or remove 'proof'."
+            )
+            yield one.problem(("spec", "proof"), message)
+
+
 def _bridge_of(network: Declared) -> str | None:
     return network.text("spec", "bridge") or network.text("spec", "bridge", "name")
 
@@ -361,28 +372,34 @@ def _desired(declared: Sequence[Declared]) -> Desired:
     policies: list[NativePolicy] = []
     rollout: Rollout | None = None
     places: dict[str, str] = {}
+    columns: dict[str, int] = {}
     for one in declared:
+        if isinstance(one.model, VMNetwork | Rollout | NativePolicy | NativeNad):
+            places |= _places(one.model.address, one.document)
+            columns |= _columns(one.model.address, one.document)
         if isinstance(one.model, VMNetwork):
             networks.append(one.model)
-            places |= _places(one.model.address, one.document)
         elif isinstance(one.model, Rollout):
             rollout = one.model
-            places |= _places(one.model.address, one.document)
         elif isinstance(one.model, NativePolicy):
             policies.append(one.model)
-            places |= _places(one.model.address, one.document)
         elif isinstance(one.model, NativeNad):
             manifests.append(one.model)
-            places |= _places(one.model.address, one.document)
     return Desired(
         tuple(sorted(networks, key=lambda network: network.name)),
         rollout,
         places,
         tuple(sorted(manifests, key=lambda manifest: manifest.name)),
         tuple(sorted(policies, key=lambda policy: policy.name)),
+        columns,
     )
 
 
 def _places(address: str, document: Document) -> dict[str, str]:
     fields = {f"{address}#{field_name(loc)}": document.place(loc) for loc in document.values_at if loc}
     return {address: document.place(), **fields}
+
+
+def _columns(address: str, document: Document) -> dict[str, int]:
+    fields = {f"{address}#{field_name(loc)}": at[1] for loc, at in document.values_at.items() if loc}
+    return {address: document.position(())[1], **fields}

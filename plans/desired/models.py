@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from plans import nads
 from plans.desired import names
+from plans.errors import Problem
 
 API_VERSION = "ovsplan.io/v1alpha1"
 WORKERS: Mapping[str, str] = {"node-role.kubernetes.io/worker": ""}
@@ -452,13 +453,19 @@ class NativePolicy(Model):
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Everything the files declare. `places` leads from an address, and `ADDRESS#FIELD`, to `file:line`."""
+    """Everything the files declare. `places` leads from an address, and `ADDRESS#FIELD`, to `file:line`, `columns` to the column there."""
 
     networks: tuple[VMNetwork, ...]
     rollout: Rollout | None = None
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
     manifests: tuple[NativeNad, ...] = ()
     policies: tuple[NativePolicy, ...] = ()
+    columns: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def problem(self, address: str, message: str) -> Problem:
+        """`message`, placed where the files declare the address or `ADDRESS#FIELD`."""
+        path, _, line = self.places.get(address, "").rpartition(":")
+        return Problem(path, int(line or 0), self.columns.get(address, 1) if line else 0, message)
 
     @property
     def gateways(self) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, judge_all
 from plans.desired import Desired
-from plans.errors import InputError, Problem
+from plans.errors import InputError
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Json, Known, Unknown
 from plans.maintenance.ways import networks_with_vms
 from plans.ops import AnyOp, Create, Delete, ObjectRef, Run, Wait
@@ -93,8 +93,7 @@ def image_of(node: str, desired: Desired, facts: Facts) -> Image | None:
         f"spec.proof.canary: no image is named, and none can be told that is on {node} already: {why}. "
         "Name one that has `sleep`: {image: IMAGE}."
     )
-    path, _, line = desired.places.get(f"{rollout.address}#spec.proof.canary", "").rpartition(":")
-    raise InputError([Problem(path, int(line or 0), 1 if line else 0, message)])
+    raise InputError([desired.problem(f"{rollout.address}#spec.proof.canary", message)])
 
 
 def is_whole(proven: Sequence[Mapping[str, Json]]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import CannotTell, Check, Fails, judge_all
 from plans.desired import Desired
-from plans.errors import InputError, Problem
+from plans.errors import InputError
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known, Unknown
 from plans.ops import ObjectRef, Patch, Record, Run, Wait
 from plans.readings import view_of
@@ -97,19 +97,16 @@ def refuse_stayers(desired: Desired, facts: Facts, nodes: Sequence[str]) -> None
         for vm in facts.value(f"node/{node}/vms", []):
             if evacuate.leaving(vm) == "stay":
                 field = f"spec.evacuate.vms[{vm}]" if vm in evacuate.vms else "spec.evacuate.default"
-                place = desired.places.get(f"{rollout.address}#{field}", "")
-                problems.append(_stays(vm, node, field, place))
+                problems.append(desired.problem(f"{rollout.address}#{field}", _stays(vm, node, field)))
     if problems:
         raise InputError(problems)
 
 
-def _stays(vm: str, node: str, field: str, place: str) -> Problem:
-    path, _, line = place.rpartition(":")
-    message = (
+def _stays(vm: str, node: str, field: str) -> str:
+    return (
         f"{field}: {vm} stays on {node}, which is to be rebooted (spec.evacuate.reboot) and would take it down. "
         "Let it live-migrate or restart, or reboot no node."
     )
-    return Problem(path, int(line) if line.isdigit() else 0, 1 if line.isdigit() else 0, message)
 
 
 @routine("reboot@1")

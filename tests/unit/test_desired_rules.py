@@ -671,6 +671,12 @@ ROLLOUTS = [
         "b.yaml:5:27: spec.proof.canary.image: 'two words' is not the name of an image. Write one that has `sleep` in it.",
     ),
     case(
+        "canary without an emptied node",
+        [N, rollout("  proof: {canary: {}}\n")],
+        "b.yaml:5:10: spec.proof: a canary is put on a node that its VMs have left, and this rollout empties none: "
+        "it would not be used. Add 'evacuate: {}', or remove 'proof'.",
+    ),
+    case(
         "vm unknown",
         [N, rollout("  evacuate: {vms: {db/oracle-1: live-migrat}}\n")],
         "b.yaml:5:33: spec.evacuate.vms[db/oracle-1]: found 'live-migrat', expected "
