@@ -77,7 +77,7 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
             near = nearest_name(vm, running)
             hint = f"; did you mean {near}?" if near else ""
             message = f"the rollout's evacuate.vms names {vm!r}, and no VM of that name runs{hint}"
-            problems.append(_problem(desired, _in_rollout(desired, "evacuate", "vms", vm), message))
+            problems.append(desired.problem(_in_rollout(desired, "evacuate", "vms", vm), message))
     named = [(name, "--node", "") for name in only]
     named += [(name, "the rollout's order", _in_rollout(desired, *at)) for name, at in _ordered(desired)]
     for name, source, at in named:
@@ -85,7 +85,7 @@ def _selection(desired: Desired, facts: Facts, only: Collection[str]) -> list[st
             near = nearest_name(name, known)
             hint = f"did you mean {near}?" if near else f"the cluster has {', '.join(known)}"
             message = f"{source} names node {name!r}, which the cluster does not have; {hint}"
-            problems.append(_problem(desired, at, message))
+            problems.append(desired.problem(at, message))
         elif source == "--node" and name not in selected:
             problems.append(Problem("", 0, 0, f"--node {name}: no VMNetwork selects that node"))
     if problems:
@@ -175,7 +175,7 @@ def _no_disagreement(desired: Desired, facts: Facts) -> None:
     problems = []
     for found in disagreements.on_nodes(desired.policies, lambda policy: nodes_of_policy(policy, facts)):
         place = desired.places.get(_named_at(desired, found.one), "these files")
-        problems.append(_problem(desired, _named_at(desired, found.other), found.in_words(place)))
+        problems.append(desired.problem(_named_at(desired, found.other), found.in_words(place)))
     if problems:
         raise InputError(problems)
 
