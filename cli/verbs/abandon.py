@@ -10,6 +10,7 @@ import click
 
 from cli.render.run import uncordon
 from cli.running import StoreAt, copies_of, held, write_end
+from cli.stopped import say_stopped
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from plans.errors import InputError
@@ -46,7 +47,7 @@ def command(run: str, reason: str, where: Where, state: str) -> None:
     _refuse_finished(found)
     with Lock(store, "ovsplan abandon"):
         Journal(store).abandon(found.id, reason, time.time())
-    _say_held(Journal(store), found)
+    _say_held(Journal(store), found, None)
     click.echo(
         "If it has a copy in the cluster, that was not told: it still says that the run is not finished. "
         f"To tell it: {_with_a_target(found, state)}"
@@ -72,7 +73,7 @@ def _in_cluster(opened: Opened, run: str, reason: str, state: str) -> None:
             told = "is told now" if copy else "is not unfinished, or there is none"
             click.echo(f"Run {found.id} was abandoned before; its copy in the cluster {told}.")
             return
-        _say_held(Journal(store), found)
+        _say_held(Journal(store), found, opened)
 
 
 def _refuse_finished(found: Run) -> None:
@@ -85,7 +86,8 @@ def _with_a_target(run: Run, state: str) -> str:
     return f"`ovsplan abandon {run.id}{where}` with --context, --twin or --target."
 
 
-def _say_held(journal: Journal, run: Run) -> None:
+def _say_held(journal: Journal, run: Run, opened: Opened | None) -> None:
     click.echo(f"Run {run.id} is abandoned. Nothing was undone.")
     for node in still_cordoned(journal.plan_of(run), step_states(journal, run.id)):
         click.echo(f"  {node} may still be cordoned by it: {uncordon(node)}")
+    say_stopped(journal, run, journal.plan_of(run), opened)

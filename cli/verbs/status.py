@@ -12,6 +12,7 @@ import click
 
 from cli.render.run import at, render_planning_anew, render_shared, render_status
 from cli.running import check_plan_of, copies_of, in_secrets, lease_holder, standing
+from cli.stopped import say_stopped
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from engine.copies import Copy
@@ -85,6 +86,8 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
+    if not is_held(store):
+        say_stopped(journal, run, plan, opened)
     if opened and not copy:
         _say_copy(opened, store, run)
     options = (opened.options if opened else "--twin DIR") + (

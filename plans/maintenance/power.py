@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,30 @@ class Cycle:
 
     def _spent(self, word: str) -> bool:
         return self.done.attempts.get(f"{word}{self.tag}", 0) >= self.tries
+
+
+def left_stopped(events: Iterable[tuple[str, Mapping[str, Any], str | None]]) -> dict[str, str]:
+    """The VMs whose last op of these (label, op, outcome; in order) stopped them, or may have: each with the command
+    that makes it run as it did.
+    """
+    found: dict[str, str] = {}
+    for label, op, outcome in events:
+        word, ref = label.partition(":")[0], op.get("ref") or {}
+        if op.get("op") != "patch" or ref.get("kind") != VM[1] or word not in ("stop", "start"):
+            continue
+        vm = f"{ref['namespace']}/{ref['name']}"
+        if word == "stop" and outcome != "failed":
+            found[vm] = _by_hand(vm, op["patch"]["metadata"]["annotations"][RUN_STRATEGY])
+        elif word == "start" and outcome in ("done", "first"):
+            found.pop(vm, None)
+    return found
+
+
+def _by_hand(vm: str, before: str) -> str:
+    facts = Facts({f"machine/{vm}/field": Known(before.partition("=")[0])})
+    (command,) = restore_op("restore", vm, before, facts).commands
+    namespace, _, name = vm.partition("/")
+    return f"{command}; virtctl start {name} -n {namespace}" if before.endswith("=Manual") else command
 
 
 def patch_op(

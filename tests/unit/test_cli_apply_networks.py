@@ -151,6 +151,21 @@ def test_the_undo_of_a_removed_card_brings_its_address_back(tmp_path: Path) -> N
     assert any("02:00:00:00:e0:0b" in command for command in action["undo_commands"])
 
 
+def test_a_vm_that_a_dead_run_holds_stopped_is_told_with_what_starts_it(tmp_path: Path) -> None:
+    job = job_for(tmp_path, ATTACHED, {"vms": {"default/web-1": {"runStrategy": "Manual"}}})
+    job.fault("cluster - patch VirtualMachine default/web-1 *template*", 1, "kill")
+    assert job.apply().code == -9
+    told = "VM default/web-1 was stopped by this run, and not started again"
+    patch = {"metadata": {"annotations": {NOTE: None}}, "spec": {"runStrategy": "Manual"}}
+    command = f"oc patch vm web-1 -n default --type merge -p '{json.dumps(patch)}'; virtctl start web-1"
+    status = job.run("status").out
+    assert told in status and command in status, status
+    gone = job.run("abandon", job.latest().id)
+    assert gone.code == 0 and told in gone.out and command in gone.out, gone.text
+    somebody(job, MergePatch(vm_ref("web-1"), {**patch, "spec": {"runStrategy": "Always"}}))
+    assert told not in job.run("status").out
+
+
 def test_a_vm_is_started_again_when_its_edit_fails(tmp_path: Path) -> None:
     job = job_for(tmp_path, ATTACHED, {"vms": {"default/web-1": {"runStrategy": "Manual"}}})
     job.fault("cluster - patch VirtualMachine default/web-1 *template*", 1, "fail")
