@@ -84,3 +84,21 @@ def unclear_attachments(facts: Facts, node: str) -> list[str]:
 def vms_on(facts: Facts, node: str, localnets: Mapping[str, object] | tuple[str, ...]) -> list[str]:
     """The VMs on a node that use any of the localnets, sorted."""
     return sorted({guest.vm for localnet in localnets for guest in guests(facts, node, localnet)})
+
+
+def without_network(facts: Facts, node: str, localnet: str) -> dict[str, str]:
+    """The VMs that run on a node and whose path by a localnet is broken now: VM → why. The node's switch must be known."""
+    view: ovs.View = facts.value(f"node/{node}/ovs")
+    found: dict[str, str] = {}
+    for guest in guests(facts, node, localnet):
+        if is_running(facts, guest.vm) and (why := _broken(view, guest.lsp)):
+            found.setdefault(guest.vm, why)
+    return found
+
+
+def _broken(view: ovs.View, lsp: str) -> str:
+    health = ovs.pair_health(view, lsp)
+    if health != "healthy":
+        return health
+    (home,) = ovs.bridges_of_port(view, ovs.outer_port(lsp))
+    return "" if ovs.live_uplinks(view, home) else f"its bridge {home} has no uplink that works"

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from plans import ovs
 from plans.actions import Action
 from plans.document import Plan
 from plans.facts import Facts, Known, Unknown
-from plans.guests import guests, is_running
+from plans.guests import without_network
 
 CHECKLIST = {
     1: "Create inventory",
@@ -138,19 +137,6 @@ def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]
                 unknown.append(f"{node}: {why}")
             continue
         for localnet in localnets:
-            for guest in guests(facts, node, localnet):
-                if is_running(facts, guest.vm) and (
-                    why := _broken(facts, view.value, node, localnet, guest.lsp)
-                ):
-                    dark.append(f"{guest.vm} on {node}: {why}")
+            broken = without_network(facts, node, localnet)
+            dark += [f"{vm} on {node}: {why}" for vm, why in broken.items()]
     return sorted(set(dark)), unknown
-
-
-def _broken(facts: Facts, view: ovs.View, node: str, localnet: str, lsp: str) -> str:
-    health = ovs.pair_health(view, lsp)
-    if health != "healthy":
-        return health
-    home = facts.value(f"node/{node}/ovs/patch/{lsp}")
-    if not ovs.live_uplinks(view, home):
-        return f"its bridge {home} has no uplink that works"
-    return ""

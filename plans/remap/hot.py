@@ -66,16 +66,16 @@ def hot_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if (wait := before.ovn_settle(args, facts, done)) is not None:
         return wait
     node, localnet, to = args["node"], args["localnet"], args["bridge"]
-    strays = _strays(facts, view, localnet, to)
-    if ovs.parse_mappings(view["mapping"]).get(localnet) != to or strays:
+    astray = strays(facts, view, localnet, to)
+    if ovs.parse_mappings(view["mapping"]).get(localnet) != to or astray:
         if "before" not in done.outcomes:
-            return Perform((before.image(args, view, strays),))
+            return Perform((before.image(args, view, astray),))
         if done.has("move") and done.attempts.get("move", 0) >= MOVES:
             why = f"node/{node}/ovs/mapping/{localnet} was set back to {args['from']} after it was moved to {to}"
             return Stop(f"{why}: somebody else wants it otherwise", moved=True)
-        return Perform(move_ops(args, facts, view, strays), unbroken=True)
+        return Perform(move_ops(args, facts, view, astray), unbroken=True)
     here = guests(facts, node, localnet)
-    frames = [op for op in _announcements(args, facts, view, here, done) if not done.has(op.label)]
+    frames = [op for op in announcements(args, facts, view, here, done) if not done.has(op.label)]
     moved = "move" in done.outcomes or "policy" in done.outcomes
     if frames and moved and all(_is_up(view, ovs.outer_port(g.lsp)) for g in here):
         # The VMs' traffic first; whether every end is healthy is looked at with patience.
@@ -100,7 +100,7 @@ def _is_up(view: ovs.View, port: str) -> bool:
     )
 
 
-def _strays(facts: Facts, view: ovs.View, localnet: str, to: str) -> dict[str, list[str]]:
+def strays(facts: Facts, view: ovs.View, localnet: str, to: str) -> dict[str, list[str]]:
     """Our outer ports that are not (only) where they belong: localnet switch port → the bridges that list it."""
     found = {}
     for lsp in switch_ports_of(facts, view, localnet):
@@ -111,7 +111,7 @@ def _strays(facts: Facts, view: ovs.View, localnet: str, to: str) -> dict[str, l
 
 
 def move_ops(
-    args: Mapping[str, Any], facts: Facts, view: ovs.View, strays: Mapping[str, list[str]]
+    args: Mapping[str, Any], facts: Facts, view: ovs.View, astray: Mapping[str, list[str]]
 ) -> tuple[AnyOp, ...]:
     """The burst of the move: one guarded transaction, then the new outer ports, unless OVN was quicker.
 
@@ -121,12 +121,12 @@ def move_ops(
     text = ovs.set_pair(view["mapping"], localnet, to)
     operations = transactions.swap_mapping(view, text) if text != view["mapping"] else []
     commands = [ovs.pair_command(view["mapping"], localnet, to)] if text != view["mapping"] else []
-    for lsp, homes in strays.items():
+    for lsp, homes in astray.items():
         for home in homes:
             operations += transactions.take_port(view, home, ovs.outer_port(lsp))
             commands.append(f"--if-exists del-port {home} {ovs.outer_port(lsp)}")
-    after = ovs.without_ports(ovs.with_mapping(view, text), map(ovs.outer_port, strays))
-    taken = f"take {', '.join(map(ovs.outer_port, strays))} away" if strays else ""
+    after = ovs.without_ports(ovs.with_mapping(view, text), map(ovs.outer_port, astray))
+    taken = f"take {', '.join(map(ovs.outer_port, astray))} away" if astray else ""
     mapped = f"map {localnet} to {to}" if text != view["mapping"] else ""
     move = Transact(
         label="move",
@@ -137,13 +137,13 @@ def move_ops(
         changes=ovs.changes(node, view, after),
     )
     burst: list[AnyOp] = [move]
-    for lsp in sorted({*strays, *(g.lsp for g in guests(facts, node, localnet))}):
+    for lsp in sorted({*astray, *(g.lsp for g in guests(facts, node, localnet))}):
         op, after = pairs.insert(node, after, lsp, ovs.outer_port(lsp), to, ovs.inner_port(lsp))
         burst.append(op)
     return (*burst, pairs.look_again(node, after, 0))
 
 
-def _announcements(
+def announcements(
     args: Mapping[str, Any], facts: Facts, view: ovs.View, here: list[Guest], done: Done
 ) -> list[AnyOp]:
     """One RARP per MAC and VLAN: the VMs' own, and what the old patch ports had learned lately (nested, VRRP).

@@ -1,6 +1,6 @@
 """The remap by a policy: nmstate writes the mapping, and what it does not do is done by the steps of the other ways.
 
-Invariant: after a failure no policy is left trying, and the mapping is on a bridge that has an uplink (H42).
+Invariant: after a failure no policy is left trying, and the localnet is on a bridge that has an uplink (H42).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from plans import ovs, transactions
+from plans import ovs
 from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import Facts, Unknown
 from plans.guests import switch_ports_of
 from plans.nmstate import policies
-from plans.ops import AnyOp, Transact, Wait
-from plans.remap import before, cold, hot
+from plans.ops import AnyOp, Wait
+from plans.remap import before, cold, hot, rescue
 
 
 def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
@@ -56,45 +56,19 @@ def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
 
 
 def _rescue_ops(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
-    """What a failure may call for: the policy taken back, and the mapping put where there is an uplink."""
-    view = facts.value(f"node/{args['node']}/ovs")
-    ops: list[AnyOp] = [policies.retract_op("withdraw", args, facts)]
-    for bridge in (args["bridge"], args["from"]):
-        if bridge and ovs.live_uplinks(view, bridge):
-            other = args["from"] if bridge == args["bridge"] else args["bridge"]
-            ops.append(
-                _point_at(
-                    args,
-                    ovs.with_mapping(view, ovs.set_pair(view["mapping"], args["localnet"], other or bridge)),
-                    bridge,
-                )
-            )
-    return tuple(ops)
-
-
-def _point_at(args: Mapping[str, Any], view: ovs.View, bridge: str) -> Transact:
-    """The mapping moved to a bridge that has an uplink, and nothing else (H42)."""
-    text = ovs.set_pair(view["mapping"], args["localnet"], bridge)
-    return Transact(
-        label=f"point-at:{bridge}",
-        title=f"map {args['localnet']} to {bridge}, which has an uplink",
-        node=args["node"],
-        operations=transactions.settled(view, transactions.swap_mapping(view, text)),
-        commands=(f"ovs-vsctl {ovs.pair_command(view['mapping'], args['localnet'], bridge)}",),
-        changes=ovs.changes(args["node"], view, ovs.with_mapping(view, text)),
-    )
+    """What a failure may call for: the policy taken back, and the localnet led to where there is an uplink."""
+    return (policies.retract_op("withdraw", args, facts), *rescue.foreseen(args, facts))
 
 
 def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
-    """After a failure: no policy is left trying, and the mapping is on a bridge that has an uplink.
+    """After a failure: no policy is left trying, and the localnet is on a bridge that has an uplink.
 
     nmstate rolls NetworkManager back, and not the mapping (H42): so the mapping is read first, whatever else failed.
     """
     node, name, localnet = args["node"], args["policy"], args["localnet"]
-    fact = facts.get(f"node/{node}/ovs")
-    if isinstance(fact, Unknown):
-        return Stop(f"cannot tell where {localnet} is mapped on {node} now: {fact.why}", unsure=True)
-    view: ovs.View = facts.value(f"node/{node}/ovs")
+    if isinstance(fact := facts.get(f"node/{node}/ovs"), Unknown):
+        why = f"cannot tell where {localnet} is mapped on {node} now: {fact.why}"
+        return Stop(why + rescue.dark(args, facts), unsure=True)
     if (ahead := policies.taken_back(args, facts, done)) is not None:
         return ahead
     if (
@@ -103,18 +77,7 @@ def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     ):
         # An apply that runs is completed, also after the delete: what it writes is waited for.
         return Perform((policies.await_ended("withdrawn", node, name),))
-    current = ovs.parse_mappings(view["mapping"]).get(localnet)
-    if current and not ovs.live_uplinks(view, current):
-        for bridge in (args["bridge"], args["from"]):
-            if (
-                bridge
-                and bridge != current
-                and ovs.live_uplinks(view, bridge)
-                and not done.has(f"point-at:{bridge}")
-            ):
-                return Perform((_point_at(args, view, bridge),))
-        return Finished(f"{localnet} is mapped to {current}, which has no uplink: its VMs on {node} are dark")
-    return Finished(f"{localnet} is mapped to {current or 'no bridge'} on {node}")
+    return rescue.lead_to_an_uplink(args, facts, done)
 
 
 @routine("policy-remap@1", rescue=_rescue, contingent=_contingent, on_failure=_rescue_ops)
