@@ -5,9 +5,11 @@ from __future__ import annotations
 from plans import ovs
 from plans.document import Finding
 from plans.facts import Absent, Known, Unknown, show
+from plans.guests import without_network
 from plans.hazards import Scene
 from plans.nmstate import ownership
 from plans.remap.before import OVN_SETTLE
+from plans.selection import applies_to
 
 
 def physnet_missing(scene: Scene) -> list[Finding]:
@@ -50,6 +52,29 @@ def bridge_without_uplink(scene: Scene) -> list[Finding]:
                         f"make {bridge} with an enabled bond on {node} first. Accepted: {node} is left out",
                         leaves_out=tuple(c.address for c in diff.changes))
             )  # fmt: skip
+    return found
+
+
+def vms_on_a_bridge_without_uplink(scene: Scene) -> list[Finding]:
+    """H03: all is as declared, and the VMs are dark: the declared bridge itself has lost its way out."""
+    found = []
+    for diff in scene.diffs:
+        node, changing = diff.node, {change.address for change in diff.changes}
+        fact = scene.facts.get(f"node/{node}/ovs")
+        for network in scene.desired.networks:
+            at = f"node/{node}/ovs/mapping/{network.name}"
+            if not isinstance(fact, Known) or not applies_to(network, node, scene.facts):
+                continue
+            if f"node/{node}/mapping/{network.name}" in changing or scene.facts.value(at) != network.bridge:
+                continue  # said where the change is judged
+            dark = list(without_network(scene.facts, node, network.name))
+            if dark and not ovs.live_uplinks(fact.value, network.bridge):
+                found.append(
+                    Finding("H03", "warn", node, tuple(f"vm/{vm}" for vm in dark),
+                            f"{network.name} is on {network.bridge} on {node}, as declared, which has no uplink that works"
+                            f"{_why(fact.value, network.bridge)}: without network now: {', '.join(dark)}",
+                            f"give {network.bridge} a bond or NIC with its link up, or declare the bridge that has one in spec.bridge")
+                )  # fmt: skip
     return found
 
 
@@ -150,6 +175,7 @@ def busy_controller_and_silence(scene: Scene) -> list[Finding]:
 FINDERS = (
     physnet_missing,
     bridge_without_uplink,
+    vms_on_a_bridge_without_uplink,
     made_by_network_manager,
     old_ovn,
     busy_controller_and_silence,
