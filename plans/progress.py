@@ -13,6 +13,7 @@ from plans.actions import Action
 from plans.document import Plan
 from plans.facts import Facts, Known, Unknown
 from plans.guests import without_network
+from plans.maintenance.migrations import moved
 
 CHECKLIST = {
     1: "Create inventory",
@@ -37,14 +38,14 @@ NOT_IN_PLAN = "not in this plan"
 class StepState:
     """What the journal has of one action: `status` is done, failed, begun, marked-done, marked-not-done or waiting.
 
-    `acted`: an op of it that changes the world was done, or may have been.
+    `acted`: the labels of its ops that change the world and were done, or may have been.
     """
 
     status: str
     note: str = ""
     proven: bool | None = None
     began: float | None = None
-    acted: bool = False
+    acted: tuple[str, ...] = ()
 
 
 WAITING = StepState("waiting")
@@ -123,6 +124,23 @@ def still_cordoned(plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
         if a.id == f"{a.node}/cordon" and a.id in steps
         if steps.get(f"{a.node}/uncordon", WAITING).status not in over
     ]
+
+
+def vms_away(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
+    """The VMs that a run took off a node, or had begun to, and has not seen return."""
+    away: set[str] = set()
+    for action in plan.actions:
+        step = steps.get(action.id, WAITING)
+        if action.node != node or not step.acted:
+            continue
+        for vm, leaves in moved(step.acted):
+            if leaves:
+                away.add(vm)
+            elif step.status == "done":
+                away.discard(vm)
+        if action.routine == "evacuate@1" and step.status == "done":
+            away |= {*action.vms}  # a copy of a run may keep no more of it
+    return sorted(away)
 
 
 def vms_without_network(plan: Plan, facts: Facts) -> tuple[list[str], list[str]]:

@@ -149,17 +149,22 @@ class Journal:
                 for r in db.execute(query)
             ]
 
-    def acted(self, run: str) -> set[str]:
-        """The actions of which an op that changes the world was done, or may have been. Reads only."""
+    def acted(self, run: str) -> dict[str, list[str]]:
+        """The actions of which an op that changes the world was done, or may have been, and its labels. Reads only."""
         s, e = schema.steps.c, schema.events.c
         query = (
-            select(s.action, e.op)
+            select(s.action, e.label, e.op)
             .join(schema.steps, s.id == e.step)
             .where(s.run == run, (e.outcome.in_(("done", "first", "doubt"))) | (e.outcome.is_(None)))
+            .order_by(e.id)
         )
         read_only = {op.__name__.lower() for op in READ_ONLY}
+        found: dict[str, list[str]] = {}
         with self._store.read() as db:
-            return {row.action for row in db.execute(query) if json.loads(row.op)["op"] not in read_only}
+            for row in db.execute(query):
+                if json.loads(row.op)["op"] not in read_only:
+                    found.setdefault(row.action, []).append(row.label)
+        return found
 
     def done(self, run: str, action: str, attempt: int, uses: Iterable[str] = ()) -> Done:
         """What the journal says of an action, for its step function. Reads only.

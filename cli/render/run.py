@@ -13,8 +13,9 @@ import click
 from engine.reach import Reporter
 from plans.actions import Action
 from plans.document import Plan
+from plans.maintenance.migrations import way_home
 from plans.ops import AnyOp, Wait
-from plans.progress import NOT_IN_PLAN, WAITING, NodeProgress, StepState, still_cordoned
+from plans.progress import NOT_IN_PLAN, WAITING, NodeProgress, StepState, still_cordoned, vms_away
 from plans.readings.cluster import CORDONED_BY
 
 COLOURS = {
@@ -75,21 +76,28 @@ def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, 
         if failed is not None:
             why = textwrap.shorten(steps[failed.id].note, SHORT, placeholder=" …")
             lines.append(f"  {'':<{width}}  stopped at {failed.id}: {why}")
-    for node in nodes:
-        if node.word == "failed":
-            lines += _manual_undo(node.node, plan, steps)
-    return "\n".join(lines)
+    return "\n".join([*lines, *render_undo(nodes, plan, steps)])
+
+
+def render_undo(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
+    """The manual undo of each node on which a run stopped half-way, and how its VMs come home."""
+    stopped = [node.node for node in nodes if node.word in ("failed", "under way")]
+    return [line for node in stopped for line in _manual_undo(node, plan, steps)]
 
 
 def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
     touched = [a for a in plan.actions if a.node == node and a.id in steps and steps[a.id].acted]
     undoable = [a for a in reversed(touched) if a.undo_commands]
-    if not undoable:
+    away = vms_away(node, plan, steps)
+    if not undoable and not away:
         return []
     lines = ["", f"Manual undo on {node}, in this order (only if you want to go back instead of resuming):"]
     for action in undoable:
         lines.append(f"  # undo {action.id}")
         lines += [f"  {command}" for command in action.undo_commands]
+    if away:
+        lines.append(f"  # VMs that were taken off {node}: once it is uncordoned, back to it")
+        lines += [f"  {way_home(vm, node)}" for vm in away]
     return lines
 
 

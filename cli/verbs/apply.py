@@ -413,6 +413,6 @@ def step_states(journal: Journal, run: str) -> dict[str, StepState]:
     """The journal's steps as `plans.progress` reads them."""
     acted = journal.acted(run)
     return {
-        name: StepState(row.status, row.note, row.proven, row.began, name in acted)
+        name: StepState(row.status, row.note, row.proven, row.began, tuple(acted.get(name, ())))
         for name, row in journal.steps(run).items()
     }

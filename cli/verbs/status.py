@@ -10,7 +10,7 @@ from textwrap import indent
 
 import click
 
-from cli.render.run import at, render_planning_anew, render_shared, render_status
+from cli.render.run import at, render_planning_anew, render_shared, render_status, render_undo
 from cli.running import check_plan_of, copies_of, in_secrets, lease_holder, standing
 from cli.stopped import say_stopped
 from cli.verbs.apply import step_states
@@ -25,6 +25,9 @@ from state.journal import Journal, Run
 from state.lock import is_held
 from state.store import Store
 
+ENDED = ("done", "partial", "abandoned")
+"""How runs end that are never resumed."""
+
 
 @click.command("status")
 @target_options
@@ -33,7 +36,7 @@ from state.store import Store
 def command(where: Where, state: str, name: str | None) -> None:
     """Show the latest run: each node's checklist, what it waits for and since when, and the next command.
 
-    With a target, also the VMs that have no network now, who acts on the cluster, and the copy of the run that is kept
+    Of a run that stopped half-way through a node it prints the manual undo, too. With a target, also the VMs that have no network now, who acts on the cluster, and the copy of the run that is kept
     there; where there is no state database, the run that this copy is of.
     """
     opened = open_world(where) if where.is_given else None
@@ -90,6 +93,9 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
         say_stopped(journal, run, plan, opened)
     if opened and not copy:
         _say_copy(opened, store, run)
+    stopped = word not in ("running", "running elsewhere", *ENDED)
+    if stopped and (undo := render_undo(progress(plan, steps), plan, steps)):
+        click.echo("\n".join([*undo, ""]))
     options = (opened.options if opened else "--twin DIR") + (
         f" --state {state}" if state != DEFAULT_STATE else ""
     )

@@ -290,6 +290,25 @@ def migration_op(label: str, title: str, vm: str, name: str, to: str = "") -> Cr
     )
 
 
+def moved(labels: Sequence[str]) -> list[tuple[str, bool]]:
+    """The VMs that ops with these labels move, in their order, and whether they leave the node by that (or return)."""
+    found = []
+    for label in labels:
+        word, _, rest = label.partition(":")
+        vm, _, purpose = rest.partition(":")
+        if word == "migrate":
+            found.append((vm, not purpose.startswith("return:")))
+        elif word == "stop":
+            found.append((rest, True))
+    return found
+
+
+def way_home(vm: str, node: str) -> str:
+    """The command that brings a VM back to a node."""
+    (command,) = migration_op("", "", vm, "", node).commands
+    return command
+
+
 def _wait(waiting: Sequence[tuple[Move, str]], facts: Facts) -> Wait:
     """Wait for the first of the moves under way; a failed migration, or another arrival, ends the wait early."""
     first, _ = waiting[0]

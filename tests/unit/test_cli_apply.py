@@ -164,3 +164,34 @@ def test_a_failed_node_is_told_with_its_undo_and_the_next_command(tmp_path: Path
     assert "`ovsplan apply --twin world` resumes" in recap
     with job.world() as world:
         assert world.show()["nodes"]["worker-02"]["cordoned"]
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_status_prints_the_manual_undo_where_a_run_stopped(how: str, tmp_path: Path) -> None:
+    job = job_of(tmp_path / "job", small_world(), {"network.yaml": NETWORK, "rollout.yaml": ROLLOUT})
+    if how == "stopped":
+        job.fault("ovsdb worker-01 transact *mutate*", 1, "fail")
+        stopped = job.apply()
+        assert stopped.code == 3, stopped.text
+    else:
+        assert job.apply(boundary=kill_when("step-done", 4)).code == -9
+    status = job.run("status").out
+    undo = status.partition("Manual undo on worker-01")[2].partition("Next: ")[0].splitlines()
+    (uncordon,) = [i for i, line in enumerate(undo) if "oc adm uncordon worker-01" in line]
+    home = "virtctl migrate -n default talker-1 --addedNodeSelector kubernetes.io/hostname=worker-01"
+    (back,) = [i for i, line in enumerate(undo) if home in line]
+    assert uncordon < back, "a cordoned node takes no VM"
+    assert "worker-02" not in "".join(undo)
+    if how == "stopped":
+        assert status.partition("Manual undo")[2].partition("Next: ")[0].strip() in stopped.out
+    assert job.apply().code == 0
+    assert "Manual undo" not in job.run("status").out
+    assert "Manual undo" not in job.run("status", "--run", job.latest().id).out
+
+
+def test_status_of_a_run_that_was_given_up_prints_no_undo(tmp_path: Path) -> None:
+    job = job_of(tmp_path / "job", small_world(), {"network.yaml": NETWORK, "rollout.yaml": ROLLOUT})
+    assert job.apply(boundary=kill_when("step-done", 4)).code == -9
+    assert "Manual undo" in job.run("status").out
+    assert job.run("abandon", job.latest().id).code == 0
+    assert "Manual undo" not in job.run("status").out
