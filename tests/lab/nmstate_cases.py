@@ -17,7 +17,7 @@ from .worlds import managed_world
 OLDER, NEWER = "23.03.1", "25.03.0"
 
 UNNOTICED, NOTICED, DARK = "unnoticed", "noticed", "dark"
-LOST_MS = {UNNOTICED: (0, 1000), NOTICED: (100, 8000), DARK: (8000, 120000)}
+LOST_MS = {UNNOTICED: (0, 1000), NOTICED: (100, 16000), DARK: (8000, 120000)}
 """What the VM lost, at least and less than. A busy machine adds to each, so they overlap."""
 
 
