@@ -107,6 +107,25 @@ def _meets(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return True
 
 
+def restarted_again(scene: Scene) -> list[Finding]:
+    """H14: a VM that stays where it was started, which may be on a node that is emptied later: another outage there."""
+    evacuate = scene.desired.rollout.spec.evacuate if scene.desired.rollout else None
+    if evacuate is None:
+        return []
+    stays = evacuate.return_to == "none"
+    return [
+        Finding(
+            "H14", "warn", bracket.node, (f"vm/{way.vm}",),
+            f"{way.vm} may start on {' or '.join(later)}, and is then stopped and started again when that is emptied",
+            "put the nodes where it fits before this one in spec.order, or be ready for more than one outage",
+        )
+        for number, bracket in enumerate(scene.brackets)
+        if (later := [b.node for b in scene.brackets[number + 1 :] if b.shape == "cold"])
+        for way in bracket.ways
+        if way.how == "restart" and (stays or can_migrate(way.vm, scene.facts) is not True)
+    ]  # fmt: skip
+
+
 def pods_that_stay(scene: Scene) -> list[Finding]:
     """H14: pods that a drain would delete by force only; the rollout asked for them to leave."""
     evacuate = scene.desired.rollout.spec.evacuate if scene.desired.rollout else None
@@ -296,4 +315,12 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-FINDERS = (cannot_leave, no_room, pile_up, proof_of_an_empty_node, pods_that_stay, migrations_on_what_moves)
+FINDERS = (
+    cannot_leave,
+    restarted_again,
+    no_room,
+    pile_up,
+    proof_of_an_empty_node,
+    pods_that_stay,
+    migrations_on_what_moves,
+)
