@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plans.document import Finding
 from plans.hazards import Scene
+from plans.readings.cluster import CORDONED_BY
 
 
 def another_node_down(scene: Scene) -> list[Finding]:
@@ -51,7 +52,7 @@ def cordoned_by_others(scene: Scene) -> list[Finding]:
                 "H19", "warn", node, (f"node/{node}",),
                 f"{node} is cordoned by {_holder(scene, node)}: {note}no VM is sent to it, and it stays cordoned"
                 + ("; no VM can return to it, so its new path stays not proven" if unproven else ""),
-                f"nothing to do, or `oc adm uncordon {node}` first if that cordon is a leftover",
+                _way_out(scene, node),
             )
         )  # fmt: skip
     return found
@@ -61,6 +62,13 @@ def _holder(scene: Scene, node: str) -> str:
     """Who cordoned it: somebody else, or an earlier run of ours that did not end."""
     run = scene.facts.value(f"node/{node}/cordoned-by")
     return f"run {run}, which never uncordoned it" if run else "somebody else"
+
+
+def _way_out(scene: Scene, node: str) -> str:
+    uncordon = f"`oc adm uncordon {node}` and `oc annotate node {node} {CORDONED_BY}-`"
+    if scene.facts.value(f"node/{node}/cordoned-by"):
+        return f"{uncordon} first: nobody else will, and this run takes it for somebody's"
+    return f"nothing to do, or `oc adm uncordon {node}` first if that cordon is a leftover"
 
 
 FINDERS = (another_node_down, stale_lease, machines_updating, cordoned_by_others)
