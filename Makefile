@@ -13,7 +13,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	@scripts/prepare-lab
 	@for part in envtest nmlab; do nice -n 10 scripts/build-$$part >/dev/null 2>&1 & done
-	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver --ignore tests/transport -n 2
+	@$(BIN)/python -m pytest tests --ignore tests/lab --ignore tests/apiserver --ignore tests/transport -n 2 --dist worksteal
 	@scripts/build-envtest >/dev/null || true
 	@$(BIN)/python -m pytest tests/apiserver tests/transport
 	@scripts/build-nmlab >/dev/null || true
