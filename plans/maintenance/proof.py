@@ -32,6 +32,10 @@ HEARD_DEADLINE = 60.0
 AGED = 2
 """Seconds by which an entry must have aged between the two looks to be taken for silent (ages are whole seconds)."""
 
+LATELY = 5
+"""Seconds since a VM that talks was last heard. One that says something more rarely can't be told from OVN, which goes
+on announcing every VM once after 1, 2, 4, 8 and 16 s."""
+
 Bridges = Mapping[str, str]
 """localnet → the bridge that it is proven on."""
 
@@ -93,7 +97,7 @@ def _talks(guest: Guest, records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a guest was heard by its patch port again and again, in any of some records of two looks each.
 
     An entry that nobody refreshed has aged by the time between the looks. Once heard is not talking: that may have
-    been an announcement, OVN's, QEMU's or our own.
+    been an announcement, OVN's, QEMU's or our own; so it is to have been heard lately before the first look too.
     """
     return any(
         _was_refreshed(_entry(guest), record.get(f"{path}@first"), entries)
@@ -107,7 +111,7 @@ def _was_refreshed(
     entry: list[Any], first: Sequence[list[Any]] | None, second: Sequence[list[Any]] | None
 ) -> bool:
     ages = [[row[3] for row in rows or () if row[:3] == entry] for rows in (first, second)]
-    return bool(ages[0] and ages[1]) and ages[1][0] < ages[0][0] + AGED
+    return bool(ages[0] and ages[1]) and ages[0][0] <= LATELY and ages[1][0] < ages[0][0] + AGED
 
 
 @routine("prove@1")

@@ -267,6 +267,11 @@ def test_a_vm_that_was_silent_before_is_cannot_tell_and_no_failure() -> None:
     assert upcoming == Finished("seen: none; cannot tell (silent): default/a", proven=None)
 
 
+def test_an_announcement_while_we_listened_before_the_move_is_not_talking() -> None:
+    upcoming = proof(looks("br-vmdata", 15, 3), looks("br-phy", 1, 4))
+    assert isinstance(upcoming, Finished) and upcoming.proven is None
+
+
 def test_an_entry_that_only_an_announcement_left_is_not_talking() -> None:
     upcoming = proof(SILENT_BEFORE, looks("br-phy", 1, 4))
     assert isinstance(upcoming, Finished) and upcoming.proven is None
