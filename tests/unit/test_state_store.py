@@ -145,3 +145,22 @@ def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
         JournalError, match=r"^cannot create the state database .*Name another place with --state\.$"
     ):
         Store(tmp_path / "file" / "state.db", "cluster-1", create=True)
+
+
+def test_a_database_that_another_process_is_just_making_is_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr("state.store.time.sleep", let_go)
+    Store(path, "cluster-1", create=True).close()
+    assert len(waits) == 3
+    other.close()
