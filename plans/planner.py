@@ -16,8 +16,8 @@ from plans.facts import Facts, Known, show_value
 from plans.hazards import Scene, lint
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.maintenance import canary, checkpoints, inventory, reboot, ways
+from plans.nmstate.enforcing import label_ways
 from plans.nmstate.ownership import is_marked
-from plans.nmstate.policies import label_ways
 from plans.order import order, serialise
 from plans.predict import predict
 

@@ -10,8 +10,8 @@ from plans.document import Finding
 from plans.facts import Known, Unknown
 from plans.hazards import Scene
 from plans.nmstate import documents
+from plans.nmstate.enactments import PROBE_MINUTES
 from plans.nmstate.ownership import is_marked, lost_profiles, nmstate_acts
-from plans.nmstate.policies import PROBE_MINUTES
 
 POLICY_ROUTINES = ("policy-", "enact-policy")
 

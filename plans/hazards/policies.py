@@ -11,7 +11,7 @@ from plans.desired import VMNetwork
 from plans.document import Finding
 from plans.facts import Facts, Known
 from plans.hazards import Scene
-from plans.nmstate import documents, names, policies
+from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
 from plans.selection import applies_to, nodes_of_policy, selected_nodes
 
@@ -104,7 +104,7 @@ def _will_match(network: VMNetwork, selector: Mapping[str, str], labels: Mapping
     label = network.spec.delivery.label if network.spec.delivery else None
     if not network.is_labelled or label is None:
         return _matches(selector, labels)
-    return any(_matches(selector, {**labels, label: value}) for value in (policies.MAPPED, policies.DONE))
+    return any(_matches(selector, {**labels, label: value}) for value in (enforcing.MAPPED, enforcing.DONE))
 
 
 def _against_network(network: VMNetwork, name: str, node: str, reasons: list[str]) -> Finding:
@@ -168,7 +168,7 @@ def stuck(scene: Scene) -> list[Finding]:
             "and create it anew: an edit is refused while it is stuck",
         )
         for name, node in _enactments(scene.facts)
-        if node in own and name not in going and policies.state(scene.facts, node, name) == "waiting"
+        if node in own and name not in going and enactments.state(scene.facts, node, name) == "waiting"
     ]  # fmt: skip
 
 
@@ -278,14 +278,14 @@ def without_label(scene: Scene) -> list[Finding]:
         for node in selected_nodes(network, scene.facts):
             has = scene.facts.value(f"node/{node}/labels", {}).get(label)
             if (
-                has != policies.DONE
+                has != enforcing.DONE
                 and node not in changing
                 and isinstance(scene.facts.get(f"node/{node}/ovs"), Known)
             ):
                 found.append(
                     Finding("H07", "warn", node, (f"node/{node}",),
                             f"{node} is as VMNetwork {network.name} declares, and has {label}={has or 'no value'}: policy {names.shared_name(network)} does not hold it",
-                            f"`oc label node {node} {label}={policies.DONE} --overwrite`")
+                            f"`oc label node {node} {label}={enforcing.DONE} --overwrite`")
                 )  # fmt: skip
     return found
 

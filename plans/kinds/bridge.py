@@ -19,7 +19,7 @@ from plans.desired import Desired
 from plans.facts import Absent, Facts, Known, Unknown
 from plans.kinds import mapping
 from plans.kinds.new_bridge import address
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, enactments, enforcing, policies
 from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
 
@@ -135,7 +135,7 @@ def nncp(change: Change, context: Context) -> Action:
     network = next(n for n in context.desired.networks if n.name in change.localnets)
     args = {
         **made.args,
-        **policies.way(network, node, context.facts, "done"),
+        **enforcing.way(network, node, context.facts, "done"),
         "document": policies.final_document(network)
         if network.is_labelled
         else documents.without_bridge(bridge),
@@ -147,10 +147,10 @@ def nncp(change: Change, context: Context) -> Action:
         routine="policy-remove-bridge@1",
         title=f"remove bridge {bridge}, by a policy",
         args=args,
-        reads=(*made.reads, *policies.views(node, args)),
+        reads=(*made.reads, *enforcing.views(node, args)),
         undo=(),
         no_undo=f"NetworkManager's profiles of {bridge} ({uplinks}; {len(row['ports'])} ports) are gone; a policy that declares it makes it anew",
-        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        deadline=enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE + enactments.EDIT_DEADLINE,
     )
 
 
@@ -245,11 +245,11 @@ def _take_away(args: Mapping[str, Any], view: ovs.View, names: Sequence[str]) ->
 
 def _rescue_removal(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: no policy is left trying."""
-    return policies.taken_back(args, facts, done) or Finished()
+    return enforcing.taken_back(args, facts, done) or Finished()
 
 
 @routine(
-    "policy-remove-bridge@1", rescue=_rescue_removal, contingent=_left_behind, on_failure=policies.withdraw
+    "policy-remove-bridge@1", rescue=_rescue_removal, contingent=_left_behind, on_failure=enforcing.withdraw
 )
 def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Let nmstate remove a bridge, once nothing of OVN's is left on it: else its apply would fail and cut VMs (H37)."""
@@ -260,15 +260,15 @@ def policy_remove_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
     if isinstance(served := facts.get("cluster/nmstate"), Unknown):
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
     there = bridge in view["bridges"]
-    begun = policies.in_force(args, facts)
+    begun = enforcing.in_force(args, facts)
     if there and not begun and (blocked := _not_yet(args, facts, view, done)) is not None:
         return blocked
     gone = ovs.changes(node, view, ovs.without_bridge(view, bridge)) if there else ()
-    if (upcoming := policies.enforced(args, facts, done, gone)) is not None:
+    if (upcoming := enforcing.enforced(args, facts, done, gone)) is not None:
         return upcoming
     if there:
         return Stop(f"policy {name} is Available on {node}, and bridge {bridge} is still there (H41)")
-    if "others" not in done.outcomes and (again := policies.await_others("others", args, facts)) is not None:
+    if "others" not in done.outcomes and (again := enforcing.await_others("others", args, facts)) is not None:
         return Perform((again,))
     return Finished(f"{bridge} is gone")
 

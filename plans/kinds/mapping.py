@@ -20,7 +20,7 @@ from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known, Unknown
 from plans.guests import guests, is_running, switch_ports_of, unclear_attachments
 from plans.kinds import mtu, new_bridge
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, enactments, enforcing
 from plans.nmstate.ownership import made_by_network_manager
 from plans.remap.before import views
 from plans.selection import applies_to
@@ -158,7 +158,7 @@ def nncp(change: Change, context: Context) -> Action:
     network = next(n for n in context.desired.networks if n.name == localnet)
     args = {
         **made.args,
-        **policies.way(network, node, context.facts, _step(network, node, context.facts)),
+        **enforcing.way(network, node, context.facts, _step(network, node, context.facts)),
         "document": documents.mapped(localnet, change.data["bridge"]),
         "cold": context.shape == "cold",
     }
@@ -169,12 +169,12 @@ def nncp(change: Change, context: Context) -> Action:
         if made.title.endswith(")")
         else f"{made.title}, by a policy",
         args=args,
-        reads=(*made.reads, *policies.views(node, args)),
+        reads=(*made.reads, *enforcing.views(node, args)),
         undo=() if args.get("label") else tuple(_undo_by_policy(made.undo, args)),
         no_undo=f"label {node} as it was: the policies that select the old value bring it back"
         if args.get("label")
         else made.no_undo,
-        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        deadline=enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE + enactments.EDIT_DEADLINE,
     )
 
 
@@ -191,7 +191,7 @@ def _undo_by_policy(undo: Sequence[Invocation], args: Mapping[str, Any]) -> Iter
         localnet = args["localnet"]
         document = documents.mapped(localnet, back) if back else documents.unmapped(localnet)
         way = {**args, **invocation.args, "document": document, "cold": invocation.routine == "cold-remap@1"}
-        yield Invocation("policy-remap@1", way, (*invocation.reads, *policies.views(args["node"], args)))
+        yield Invocation("policy-remap@1", way, (*invocation.reads, *enforcing.views(args["node"], args)))
 
 
 def _disturbs(change: Change, context: Context) -> bool:

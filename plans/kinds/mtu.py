@@ -18,7 +18,7 @@ from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known
 from plans.guests import guests
 from plans.kinds import new_bridge
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, enactments, enforcing
 from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
 
@@ -133,9 +133,9 @@ def nncp(change: Change, context: Context) -> Action:
     def with_document(args: Mapping[str, Any]) -> dict[str, Any]:
         return {**args, **way, "document": documents.with_mtu(types, args["mtus"])}
 
-    way = policies.way(network, node, context.facts, "done")
+    way = enforcing.way(network, node, context.facts, "done")
     args = with_document(made.args)
-    reads = (*made.reads, *policies.views(node, args))
+    reads = (*made.reads, *enforcing.views(node, args))
     return replace(
         made,
         routine="policy-mtu@1",
@@ -143,7 +143,7 @@ def nncp(change: Change, context: Context) -> Action:
         args=args,
         reads=reads,
         undo=tuple(Invocation("policy-mtu@1", with_document(i.args), reads) for i in made.undo),
-        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        deadline=enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE + enactments.EDIT_DEADLINE,
     )
 
 
@@ -298,22 +298,22 @@ def _told(args: Mapping[str, Any]) -> str:
 def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: no policy is left trying; nmstate itself rolls back what it could not do."""
     node, name = args["node"], args["policy"]
-    if not policies.in_force(args, facts) or done.outcomes.get("policy") not in ("done", "first", "doubt"):
+    if not enforcing.in_force(args, facts) or done.outcomes.get("policy") not in ("done", "first", "doubt"):
         if done.attempts.get("withdrawn", 0) < done.attempts.get("withdraw", 0):
-            return Perform((policies.await_ended("withdrawn", node, name),))
+            return Perform((enactments.await_ended("withdrawn", node, name),))
         return Finished()
     if done.attempts.get("withdraw", 0) >= TRIES:
         return Stop(f"policy {name} comes back after it was taken away: somebody else wants it")
-    return Perform(policies.withdraw(args, facts))
+    return Perform(enforcing.withdraw(args, facts))
 
 
-@routine("policy-mtu@1", rescue=_rescue_policy, on_failure=policies.withdraw)
+@routine("policy-mtu@1", rescue=_rescue_policy, on_failure=enforcing.withdraw)
 def policy_mtu(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Let nmstate set the MTU of cards, and see that they have taken it."""
     view = _view(args, facts)
     if isinstance(view, Stop):
         return view
     after = ovs.with_mtus(view, args["mtus"], asked=False)
-    if (ahead := policies.enforced(args, facts, done, ovs.changes(args["node"], view, after))) is not None:
+    if (ahead := enforcing.enforced(args, facts, done, ovs.changes(args["node"], view, after))) is not None:
         return ahead
     return _settled(args, view, done, "policy") or Finished(_told(args))

@@ -17,7 +17,7 @@ from plans.desired import Desired, NativePolicy
 from plans.desired.names import OWNED_LOCALNETS
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds.new_bridge import names_on
-from plans.nmstate import documents, names, policies
+from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.selection import matches
 
 NODES_BRIDGE = "br-ex"
@@ -49,7 +49,7 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
         return Same(where, node)
     if reasons := _moves_traffic(policy, node, facts):
         return Blocked(where, node, tuple(reasons))
-    have, state = facts.value(f"policy/{name}"), policies.state(facts, node, name)
+    have, state = facts.value(f"policy/{name}"), enactments.state(facts, node, name)
     before = documents.in_words(have["document"]) if have else "absent"
     same = have and documents.same(have["document"], document)
     return Change(
@@ -63,7 +63,7 @@ def _diff_one(policy: NativePolicy, node: str, facts: Facts) -> Outcome:
 def _is_enacted(name: str, document: documents.Document, node: str, facts: Facts) -> bool:
     have = facts.value(f"policy/{name}")
     said = bool(have) and documents.same(have["document"], document)
-    return said and policies.state(facts, node, name) == "available"
+    return said and enactments.state(facts, node, name) == "available"
 
 
 def _moves_traffic(policy: NativePolicy, node: str, facts: Facts) -> list[str]:
@@ -182,10 +182,10 @@ def nncp(change: Change, context: Context) -> Action:
         address=change.address,
         node=node,
         args=args,
-        reads=(f"ovs:{node}", *policies.views(node, args)),
-        done_when=(Check(policies.state_path(node, data["own"]), "eq", "available"),),
+        reads=(f"ovs:{node}", *enforcing.views(node, args)),
+        done_when=(Check(enactments.state_path(node, data["own"]), "eq", "available"),),
         no_undo="a policy that is deleted reverts nothing: write the inverse as a policy (its before-image is kept)",
-        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        deadline=enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE + enactments.EDIT_DEADLINE,
         disruption="node",
     )
 
@@ -231,7 +231,7 @@ KIND = Kind("native", FRAGMENTS, diff, preflight, verify)
 
 def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """After a failure: the policy is not left trying."""
-    return policies.taken_back(args, facts, done) or Finished()
+    return enforcing.taken_back(args, facts, done) or Finished()
 
 
 def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
@@ -245,13 +245,13 @@ def _internal(args: Mapping[str, Any], facts: Facts) -> list[str]:
     ]
 
 
-@routine("enact-policy@1", rescue=_rescue, on_failure=policies.withdraw)
+@routine("enact-policy@1", rescue=_rescue, on_failure=enforcing.withdraw)
 def enact(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     """Bring a policy into force on one node, and see what came of it on the node itself."""
     node, name = args["node"], args["policy"]
     if isinstance(fact := facts.get(f"node/{node}/ovs"), Unknown):
         return Stop(f"cannot tell how policy {name} stands on {node}: {fact.why}", unsure=True)
-    if (upcoming := policies.enforced(args, facts, done)) is not None:
+    if (upcoming := enforcing.enforced(args, facts, done)) is not None:
         return upcoming
     if strange := _internal(args, facts):
         return Stop(

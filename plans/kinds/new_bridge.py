@@ -16,7 +16,7 @@ from plans.changes import Blocked, Change, Context, Fragment, Kind, Outcome, Sam
 from plans.checks import Check
 from plans.desired import Desired, VMNetwork
 from plans.facts import Facts, Known, Unknown
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, enactments, enforcing
 from plans.nmstate.ownership import made_by_network_manager, nmstate_acts
 from plans.ops import AnyOp, Record, Transact, Wait
 from plans.selection import applies_to
@@ -170,7 +170,7 @@ def nncp(change: Change, context: Context) -> Action:
     new = change.data["new"]
     args = {
         **made.args,
-        **policies.way(network, node, context.facts, "done"),
+        **enforcing.way(network, node, context.facts, "done"),
         "document": documents.with_bridge(
             change.bridge, [*kept, *added], made.args["datapath"] if new else ""
         ),
@@ -178,7 +178,7 @@ def nncp(change: Change, context: Context) -> Action:
         if new
         else documents.with_bridge(change.bridge, kept),
     }
-    reads = (*made.reads, *policies.views(node, args))
+    reads = (*made.reads, *enforcing.views(node, args))
     inverse = {**args, "document": args["without"]}
     return replace(
         made,
@@ -187,7 +187,7 @@ def nncp(change: Change, context: Context) -> Action:
         args=args,
         reads=reads,
         undo=(Invocation("policy-unmake-bridge@1", inverse, reads),),
-        deadline=policies.SEEN_DEADLINE + policies.APPLY_DEADLINE + policies.EDIT_DEADLINE,
+        deadline=enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE + enactments.EDIT_DEADLINE,
     )
 
 
@@ -420,15 +420,15 @@ def unmake_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 
 def _await_taken(args: Mapping[str, Any], view: ovs.View) -> Wait:
     changes = ovs.changes(args["node"], view, _before(args, view))
-    deadline = policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
-    return policies.await_enactment("taken", args["node"], args["policy"], changes, deadline)
+    deadline = enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE
+    return enactments.await_enactment("taken", args["node"], args["policy"], changes, deadline)
 
 
 def _policy_rescue_ops(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     return (
-        policies.retract_op("withdraw", args, facts),
+        enforcing.retract_op("withdraw", args, facts),
         replace(
-            policies.enforce_op("policy", {**args, "document": args["without"]}, facts), label="take-away"
+            enforcing.enforce_op("policy", {**args, "document": args["without"]}, facts), label="take-away"
         ),
     )
 
@@ -442,22 +442,22 @@ def _rescue_policy(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Finished()
     node, name = args["node"], args["policy"]
     inverse = {**args, "document": args["without"]}
-    over = policies.state(facts, node, name) in policies.OVER or "taken" in done.outcomes
-    if policies.in_force(inverse, facts) and not over:
+    over = enactments.state(facts, node, name) in enactments.OVER or "taken" in done.outcomes
+    if enforcing.in_force(inverse, facts) and not over:
         return Perform((_await_taken(args, view),))
-    if policies.in_force(args, facts) or policies.in_force(inverse, facts):
+    if enforcing.in_force(args, facts) or enforcing.in_force(inverse, facts):
         if done.attempts.get("withdraw", 0) >= 2 * TRIES:
             return Stop(f"policy {name} comes back after it was taken from {node}: somebody else wants it")
-        return Perform((policies.retract_op("withdraw", args, facts),))
+        return Perform((enforcing.retract_op("withdraw", args, facts),))
     if done.attempts.get("withdrawn", 0) < max(1, done.attempts.get("withdraw", 0)):
-        return Perform((policies.await_ended("withdrawn", node, name),))
+        return Perform((enactments.await_ended("withdrawn", node, name),))
     if _is_gone(args, view):
         return Finished(f"{args['bridge']} on {node} is as it was")
     if (strangers := _strangers(args, facts, view)) or done.attempts.get("take-away", 0):
         return Finished(
             f"{args['bridge']} on {node} is left: {'; '.join(strangers) or 'nmstate did not take it away'}"
         )
-    op = replace(policies.enforce_op("policy", inverse, facts), label="take-away")
+    op = replace(enforcing.enforce_op("policy", inverse, facts), label="take-away")
     return Perform((op, _await_taken(args, view)))
 
 
@@ -476,7 +476,7 @@ def policy_make_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> Nex
     if taken := _taken(view, args["bridge"], lacking):
         return Stop(f"{args['bridge']} on {args['node']}: {'; '.join(taken)}", moved=True)
     if (
-        ahead := policies.enforced(args, facts, done, ovs.changes(args["node"], view, _after(args, view)))
+        ahead := enforcing.enforced(args, facts, done, ovs.changes(args["node"], view, _after(args, view)))
     ) is not None:
         return ahead
     return _await_links(args, view, done, "policy") or Finished(f"{args['bridge']} is there, its ports up")
@@ -491,7 +491,7 @@ def policy_unmake_bridge(args: Mapping[str, Any], facts: Facts, done: Done) -> N
     if not _is_gone(args, view) and (strangers := _strangers(args, facts, view)):
         return Stop(f"{args['bridge']} on {args['node']} can't go: {'; '.join(strangers)}", moved=True)
     if (
-        ahead := policies.enforced(args, facts, done, ovs.changes(args["node"], view, _before(args, view)))
+        ahead := enforcing.enforced(args, facts, done, ovs.changes(args["node"], view, _before(args, view)))
     ) is not None:
         return ahead
     if not _is_gone(args, view):

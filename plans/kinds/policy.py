@@ -17,7 +17,7 @@ from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Phase,
 from plans.checks import Check
 from plans.desired import Desired, NativePolicy, VMNetwork
 from plans.facts import Absent, Facts, Known, Unknown
-from plans.nmstate import documents, names, policies
+from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.nmstate.former import former
 from plans.nmstate.ownership import made_by_network_manager
 from plans.nmstate.steps import AT_ONCE
@@ -100,7 +100,7 @@ def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Out
     final = _prepared(
         network,
         names.shared_name(network),
-        {delivery.label: policies.DONE},
+        {delivery.label: enforcing.DONE},
         policies.final_document(network),
         facts,
     )
@@ -112,7 +112,7 @@ def _diff_labelled(network: VMNetwork, facts: Facts, survey: Survey) -> list[Out
         return [final]
     mapped = documents.mapped(network.name, network.bridge)
     way = (
-        _prepared(network, step, {delivery.label: policies.MAPPED}, mapped, facts)
+        _prepared(network, step, {delivery.label: enforcing.MAPPED}, mapped, facts)
         if coming
         else Same(address(step), "")
     )
@@ -345,7 +345,7 @@ def fragment(change: Change, context: Context) -> Action:
         args={key: data[key] for key in ("policy", "selector", "document", "at_once", "network", "nodes", "drop")},
         reads=("policies", "nodes"),
         no_undo="every node was as it says already: it changed nothing",
-        deadline=policies.EDIT_DEADLINE + (policies.SEEN_DEADLINE + policies.APPLY_DEADLINE) * max(1, len(data["nodes"])),
+        deadline=enactments.EDIT_DEADLINE + (enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE) * max(1, len(data["nodes"])),
     )  # fmt: skip
 
 
@@ -371,7 +371,7 @@ def afterwards(desired: Desired, facts: Facts, changes: Sequence[Change]) -> tup
     touched = {localnet for change in changes for localnet in change.localnets}
     return tuple(
         f"A node that comes later is held by policy {names.shared_name(network)} once it has {network.bridge} and the label: "
-        f"`oc label node NODE {network.spec.delivery.label}={policies.DONE}`, or `ovsplan apply` again, which proves it too."
+        f"`oc label node NODE {network.spec.delivery.label}={enforcing.DONE}`, or `ovsplan apply` again, which proves it too."
         for network in desired.networks
         if network.is_labelled and network.spec.delivery and network.name in touched
         if isinstance(facts.get("cluster/nmstate"), Known)

@@ -12,7 +12,7 @@ from typing import Any
 
 from plans.desired import Desired, VMNetwork
 from plans.facts import Facts
-from plans.nmstate import documents, names, policies
+from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.selection import applies_to, nodes_of_policy, selected_nodes
 
 
@@ -79,7 +79,7 @@ def _judged(network: VMNetwork, name: str, have: Mapping[str, Any], facts: Facts
         nodes = policies.selected(facts, have["selector"])
         if not all(applies_to(network, node, facts) for node in nodes):
             return []
-        unsettled = any(policies.state(facts, node, name) != "available" for node in nodes)
+        unsettled = any(enactments.state(facts, node, name) != "available" for node in nodes)
         return [Former(name, network, True, wrong or unsettled)]
     return [Former(name, network, False, wrong)] if have["selector"] in _selectors(network) else []
 
@@ -89,4 +89,4 @@ def _selectors(network: VMNetwork) -> list[Mapping[str, str]]:
     delivery = network.spec.delivery
     if not network.is_labelled or delivery is None or delivery.label is None:
         return [network.selector]
-    return [{delivery.label: value} for value in (policies.MAPPED, policies.DONE)]
+    return [{delivery.label: value} for value in (enforcing.MAPPED, enforcing.DONE)]

@@ -13,7 +13,7 @@ from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import Facts, Known, Unknown
 from plans.networks import listed
-from plans.nmstate import policies
+from plans.nmstate import enactments, policies
 from plans.ops import AnyOp, ListRequest, Record, Wait
 
 GONE_DEADLINE = 60.0
@@ -46,7 +46,7 @@ def withdraw(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             )
         if facts.value(f"policy/{name}/editable") is False and "ended" not in done.outcomes:
             # An apply that runs is completed, also after the policy is deleted: it would strike later (H39).
-            return Perform((policies.await_editable("ended", name),))
+            return Perform((enactments.await_editable("ended", name),))
         if done.attempts.get("delete", 0) >= 3:
             return Stop(f"policy {name} comes back after it is deleted: somebody else makes it", moved=True)
         return Perform((policies.delete_op("delete", name, facts, tuple(args["nodes"])),))
@@ -79,7 +79,7 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     wanted = policies.body(name, args["selector"], args["document"], AT_ONCE, args.get("network", ""))
     if policies.is_applied(facts, wanted):
         return Finished(f"policy {name} is there")
-    if (wait := policies.not_editable(args, facts, done)) is not None:
+    if (wait := enactments.not_editable(args, facts, done)) is not None:
         return wait
     if done.attempts.get("policy", 0) >= 3:
         return Stop(
@@ -108,21 +108,21 @@ def finalise(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if not policies.is_applied(facts, wanted):
         editable = facts.get(f"policy/{name}/editable")
         if isinstance(editable, Known) and not editable.value and "editable" not in done.outcomes:
-            return Perform((policies.await_editable("editable", name),))
+            return Perform((enactments.await_editable("editable", name),))
         if done.attempts.get("policy", 0) >= 3:
             return Stop(
                 f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
             )
         return Perform((policies.write_op("policy", wanted, facts),))
-    _, available, failed = (facts.value(path, []) for path in policies.by_node(name))
+    _, available, failed = (facts.value(path, []) for path in enactments.by_node(name))
     left = [node for node in nodes if node not in available]
     if over := [node for node in left if node in failed]:
-        return Stop(policies.failure(facts, over[0], name))
+        return Stop(enactments.failure(facts, over[0], name))
     if left and "enacted" in done.outcomes:
         others = f"; still to come: {listed(left[1:], NAMED)}" if len(left) > 1 else ""
-        return Stop(policies.failure(facts, left[0], name) + others)
+        return Stop(enactments.failure(facts, left[0], name) + others)
     if left:
-        return Perform((policies.await_everywhere("enacted", nodes, name),))
+        return Perform((enactments.await_everywhere("enacted", nodes, name),))
     drops: list[AnyOp] = [
         policies.delete_op(f"drop:{policy}", policy, facts)
         for policy in args["drop"]

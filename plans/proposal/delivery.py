@@ -14,7 +14,7 @@ from plans.desired import load_desired, names
 from plans.document import Plan, Target
 from plans.facts import Facts, Unknown
 from plans.networks import listed
-from plans.nmstate import documents, policies
+from plans.nmstate import documents, enforcing, policies
 from plans.nmstate.names import shared_name
 from plans.nmstate.ownership import made_by_network_manager
 from plans.planner import make_plan
@@ -81,7 +81,7 @@ def _choices(draft: Draft, facts: Facts) -> Iterator[Draft]:
 def _label_of(policy: str, facts: Facts) -> str:
     """The label whose value says of a node that it is done, if a policy selects by that alone."""
     selector = (facts.value(f"policy/{policy}") or {}).get("selector", {})
-    return next((k for k, v in selector.items() if v == policies.DONE), "") if len(selector) == 1 else ""
+    return next((k for k, v in selector.items() if v == enforcing.DONE), "") if len(selector) == 1 else ""
 
 
 def _can_go(bridge: str, facts: Facts) -> bool:
@@ -164,7 +164,7 @@ def _about_adopting(holders: Sequence[str], draft: Draft, facts: Facts) -> Itera
     if holders[1:]:
         yield f"guessed: {listed(holders[1:])} map it too"
     for key, value in sorted(selector.items()):
-        if value == policies.DONE:
+        if value == enforcing.DONE:
             yield (
                 f"each node gets a policy of its own on its way. To lead it by the label {key} instead: "
                 f"{{policy: {name}, strategy: labelled, label: {key}}}"

@@ -11,17 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import (
-    ATTEMPTS,
-    ENACTMENT,
-    FIELD_MANAGER,
-    MADE_FOR,
-    OURS,
-    OVER,
-    POLICY,
-    STATE,
-    by_node,
-)
+from plans.nmstate.enactments import ATTEMPTS, ENACTMENT, OVER, STATE, by_node
+from plans.nmstate.policies import FIELD_MANAGER, MADE_FOR, OURS, POLICY
 from plans.ops import CommandRequest, ListRequest
 
 MESSAGE_LIMIT = 300

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known
-from plans.nmstate.policies import ENACTMENT, POLICY
+from plans.nmstate.enactments import ENACTMENT
+from plans.nmstate.policies import POLICY
 from plans.ops import ListRequest
 from plans.readings import nmstate
 from plans.readings.kubelets import LEASE, LEASE_KEEP, NAMESPACE, heartbeat, instant, ready_condition, renewal

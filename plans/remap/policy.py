@@ -14,7 +14,7 @@ from plans.actions import Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check
 from plans.facts import Facts, Unknown
 from plans.guests import switch_ports_of
-from plans.nmstate import policies
+from plans.nmstate import enactments, enforcing, policies
 from plans.ops import AnyOp, Wait
 from plans.remap import before, cold, hot, rescue
 
@@ -57,7 +57,7 @@ def _contingent(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
 
 def _rescue_ops(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
     """What a failure may call for: the policy taken back, and the localnet led to where there is an uplink."""
-    return (policies.retract_op("withdraw", args, facts), *rescue.foreseen(args, facts))
+    return (enforcing.retract_op("withdraw", args, facts), *rescue.foreseen(args, facts))
 
 
 def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
@@ -69,14 +69,14 @@ def _rescue(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if isinstance(fact := facts.get(f"node/{node}/ovs"), Unknown):
         why = f"cannot tell where {localnet} is mapped on {node} now: {fact.why}"
         return Stop(why + rescue.dark(args, facts), unsure=True)
-    if (ahead := policies.taken_back(args, facts, done)) is not None:
+    if (ahead := enforcing.taken_back(args, facts, done)) is not None:
         return ahead
     if (
-        policies.state(facts, node, name) not in ("waiting", "available", "unknown")
+        enactments.state(facts, node, name) not in ("waiting", "available", "unknown")
         and "withdrawn" not in done.outcomes
     ):
         # An apply that runs is completed, also after the delete: what it writes is waited for.
-        return Perform((policies.await_ended("withdrawn", node, name),))
+        return Perform((enactments.await_ended("withdrawn", node, name),))
     return rescue.lead_to_an_uplink(args, facts, done)
 
 
@@ -93,15 +93,15 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return stay
     if (settle := before.ovn_settle(args, facts, done)) is not None:
         return settle
-    if not policies.in_force(args, facts):
+    if not enforcing.in_force(args, facts):
         return _write_policy(args, facts, view, done)
     mapped = ovs.parse_mappings(view["mapping"]).get(args["localnet"])
-    state = policies.state(facts, node, name)
+    state = enactments.state(facts, node, name)
     if mapped != (to or None):
-        if state in policies.OVER[1:]:
-            return Stop(policies.failure(facts, node, name))
+        if state in enactments.OVER[1:]:
+            return Stop(enactments.failure(facts, node, name))
         if state == "waiting" and (done.outcomes.get("begun") == "timed-out" or "mapped" in done.outcomes):
-            return Stop(policies.failure(facts, node, name))
+            return Stop(enactments.failure(facts, node, name))
         if state == "available" or "mapped" in done.outcomes:
             return Stop(
                 f"policy {name} is {state} on {node}, and {args['localnet']} is still mapped to {mapped or 'no bridge'}"
@@ -113,13 +113,13 @@ def policy_remap(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     upcoming = follow(args, facts, done)
     if not isinstance(upcoming, Finished):
         return upcoming
-    if state in policies.OVER[1:]:
-        return Stop(policies.failure(facts, node, name))
+    if state in enactments.OVER[1:]:
+        return Stop(enactments.failure(facts, node, name))
     if state != "available":
         if done.outcomes.get("enacted") == "timed-out" or done.attempts.get("enacted", 0) >= policies.EDITS:
-            return Stop(policies.failure(facts, node, name))
-        return Perform((policies.await_enactment("enacted", node, name, unless=_dark(node, to)),))
-    if "others" not in done.outcomes and (wait := policies.await_others("others", args, facts)) is not None:
+            return Stop(enactments.failure(facts, node, name))
+        return Perform((enactments.await_enactment("enacted", node, name, unless=_dark(node, to)),))
+    if "others" not in done.outcomes and (wait := enforcing.await_others("others", args, facts)) is not None:
         return Perform((wait,))
     return upcoming
 
@@ -133,7 +133,7 @@ def _dark(node: str, bridge: str | None) -> tuple[Check, ...]:
 def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: Done) -> Next:
     """The before-image, then the policy and the wait for the mapping: what follows a changed mapping can't wait."""
     name = args["policy"]
-    if (wait := policies.not_editable(args, facts, done)) is not None:
+    if (wait := enactments.not_editable(args, facts, done)) is not None:
         return wait
     if "before" not in done.outcomes:
         return Perform((before.image(args, view, {}),))
@@ -142,7 +142,7 @@ def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: D
             f"policy {name} was changed {policies.EDITS} times after it was applied: somebody else edits it",
             moved=True,
         )
-    burst: list[AnyOp] = [policies.enforce_op("policy", args, facts)]
+    burst: list[AnyOp] = [enforcing.enforce_op("policy", args, facts)]
     if ovs.parse_mappings(view["mapping"]).get(args["localnet"]) != (args["bridge"] or None):
         burst.append(_await_handler(args))
     return Perform(tuple(burst), unbroken=True)
@@ -151,15 +151,15 @@ def _write_policy(args: Mapping[str, Any], facts: Facts, view: ovs.View, done: D
 def _await_handler(args: Mapping[str, Any]) -> Wait:
     """Wait until the node's handler has begun with the policy: one that never begins is not waited for any longer."""
     node, name, localnet, to = args["node"], args["policy"], args["localnet"], args["bridge"]
-    state, mapping = policies.state_path(node, name), f"node/{node}/ovs/mapping/{localnet}"
+    state, mapping = enactments.state_path(node, name), f"node/{node}/ovs/mapping/{localnet}"
     why = f"policy {name} has not reached the handler of {node} yet"
     return Wait(
         label="begun",
         title=f"the handler of {node} has begun with policy {name}",
         checks=(Check(state, "present", why=why), Check(state, "ne", "waiting", why)),
         unless=(Check(mapping, "eq", to) if to else Check(mapping, "absent"),),
-        deadline=policies.SEEN_DEADLINE,
-        tells=policies.setback_path(node, name),
+        deadline=enactments.SEEN_DEADLINE,
+        tells=enactments.setback_path(node, name),
     )
 
 
@@ -182,8 +182,8 @@ def _await_mapping(args: Mapping[str, Any], view: ovs.View) -> Wait:
             if to
             else Check(path, "absent"),
         ),
-        unless=tuple(Check(policies.state_path(node, name), "eq", over) for over in policies.OVER[1:]),
-        deadline=policies.APPLY_DEADLINE,
-        tells=policies.setback_path(node, name),
+        unless=tuple(Check(enactments.state_path(node, name), "eq", over) for over in enactments.OVER[1:]),
+        deadline=enactments.APPLY_DEADLINE,
+        tells=enactments.setback_path(node, name),
         changes=ovs.changes(node, view, ovs.with_mapping(view, text)),
     )

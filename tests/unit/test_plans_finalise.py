@@ -6,7 +6,7 @@ from typing import Any
 
 from plans.actions import Done, Finished, Next, Perform, Stop
 from plans.facts import Facts, Known
-from plans.nmstate import policies
+from plans.nmstate import enactments, policies
 from plans.nmstate.steps import finalise
 from plans.ops import Wait
 from plans.readings.nmstate import parse_policies
@@ -40,7 +40,7 @@ def test_all_nodes_are_awaited_by_one_wait_that_reads_one_policy() -> None:
     (check,) = wait.checks
     assert (check.path, check.test, check.value) == ("policy/shared/available-on", "has", NODES)
     assert wait.progress == check.path
-    assert wait.deadline == policies.SEEN_DEADLINE + policies.APPLY_DEADLINE
+    assert wait.deadline == enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE
 
 
 def test_a_node_that_failed_is_named_with_its_reason_before_the_others_are_awaited() -> None:

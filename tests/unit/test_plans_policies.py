@@ -7,7 +7,9 @@ import pytest
 import plans.kinds
 from plans.actions import Done, Finished, Next, Perform, Stop, find_routine
 from plans.facts import ABSENT, Facts, Known, Unknown
-from plans.nmstate.policies import BETWEEN, EDITS, state_path
+from plans.nmstate.enactments import state_path
+from plans.nmstate.enforcing import BETWEEN
+from plans.nmstate.policies import EDITS
 from plans.ops import Patch
 
 assert plans.kinds  # its routines are registered by its import
