@@ -118,8 +118,9 @@ def test_networkmanagers_rows_name_their_profiles(world: TwinWorld) -> None:
     assert ids(world, "Bridge", "br-int").keys() == {"ovn-startup-ts"}
 
 
-def test_a_node_without_nmstate_has_no_nmstatectl(tmp_path: Path) -> None:
-    with managed(tmp_path / "w", nodes={NODE: {}, "bare": {"nmstate": None, "bridges": {}}}, vms={}) as world:
+@pytest.mark.parametrize("said", ["none", None])
+def test_a_node_without_nmstate_has_no_nmstatectl(said: str | None, tmp_path: Path) -> None:
+    with managed(tmp_path / "w", nodes={NODE: {}, "bare": {"nmstate": said, "bridges": {}}}, vms={}) as world:
         assert world.shell("bare").run(["nmstatectl", "show"], timeout=5).rc == 127
         start(world, "apply", document=PROCEDURE, node="bare")
         done = ended(world, node="bare")

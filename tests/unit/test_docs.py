@@ -116,7 +116,7 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
 def test_the_readme_links_to_every_document_of_a_user() -> None:
     linked = {target for target, _ in LINK.findall(README.read_text())}
     assert {
-        f"docs/{name}.md" for name in ("desired-state", "exit-codes", "architecture", "glossary")
+        f"docs/{name}.md" for name in ("desired-state", "world", "exit-codes", "architecture", "glossary")
     } <= linked
 
 

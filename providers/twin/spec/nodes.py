@@ -98,7 +98,7 @@ def read_ovn(item: Field) -> str:
 
 def read_nmstate(item: Field) -> str | None:
     """The version of nmstate, or None where there is none."""
-    if item.value is None:
+    if item.value in (None, "none"):
         return None
     if not re.fullmatch(r"2\.2\.[0-9]+", item.text()):
         raise item.fail(f"only nmstate 2.2.* is known to the twin, found {item.value!r}")

@@ -30,7 +30,7 @@ _VM = Shape(
         "guestAgent": "off",
     },
 )
-_CARD = Shape("spec.vms.NAMESPACE/NAME.networks.CARD", {"nad": Default.REQUIRED, "mac": Default.NOTHING})
+_CARD = Shape("spec.vms.NAMESPACE/NAME.networks.NAME", {"nad": Default.REQUIRED, "mac": Default.NOTHING})
 _GUEST_AGENT = Shape("spec.vms.NAMESPACE/NAME.guestAgent", {"exec": "on", "ping": "on", "os": "linux"})
 _STRATEGIES = ("Always", "Halted", "Manual", "Once", "RerunOnFailure")
 _EVICTIONS = ("LiveMigrate", "LiveMigrateIfPossible", "External", "None")

@@ -20,9 +20,7 @@ _HEAD = Shape(
     "World",
     {name: Default.REQUIRED for name in ("apiVersion", "kind", "metadata", "spec")},
 )
-_METADATA = Shape(
-    "metadata", {"name": Default.REQUIRED, "labels": Default.NOTHING, "annotations": Default.NOTHING}
-)
+_METADATA = Shape("metadata", {"name": Default.REQUIRED})
 _SPEC = Shape(
     "spec",
     {
@@ -30,6 +28,7 @@ _SPEC = Shape(
         "start": "2026-01-15T01:00:00Z",
         "ovn": "23.03.1",
         "ovnStarted": 3600,
+        "nmstate": Default.NOTHING,
         "controllers": Default.NOTHING,
         "timings": Default.NOTHING,
         "limits": Default.NOTHING,
@@ -37,12 +36,11 @@ _SPEC = Shape(
         "nodeDefaults": Default.NOTHING,
         "nodes": Default.REQUIRED,
         "vms": Default.NOTHING,
+        "kubevirt": Default.NOTHING,
         "apis": Default.NOTHING,
         "multusIsolation": "off",
         "probes": Default.NOTHING,
-        "nmstate": Default.NOTHING,
         "objects": Default.NOTHING,
-        "kubevirt": Default.NOTHING,
     },
 )
 _OF_EACH_NODE = ("ovn", "ovnStarted", "nmstate")
