@@ -41,6 +41,7 @@ def world() -> dict[str, Any]:
     spec["nodeDefaults"]["nics"]["ens41"] = "up"
     spec["nodes"] = {NODE: {}}
     spec["vms"] = {VM: spec["vms"][VM]}
+    spec["objects"] = [one for one in spec["objects"] if one.get("spec", {}).get("nodeName") in (None, NODE)]
     return document
 
 
