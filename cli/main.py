@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 
 import click
@@ -92,6 +93,14 @@ def run(args: list[str]) -> int:
     except click.Abort:
         _complain("interrupted; nothing was changed")
         return 130
+    except OSError as error:
+        from cli import output
+
+        if not output.is_lost(error):
+            raise
+        output.silence()
+        _complain(f"cannot write the output: {error.strerror}.")
+        return 3 if args[:1] == ["apply"] else 1
     except SystemExit:
         # click's way out when the reader (`| head`) has gone: a screen may end there, and a run only stops.
         return 3 if args[:1] == ["apply"] else 0
@@ -108,8 +117,9 @@ def run(args: list[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    for i, line in enumerate(text.splitlines() or [""]):
-        click.echo(("Error: " if i == 0 else "       ") + line, err=True)
+    with suppress(OSError):  # nobody is there to be told
+        for i, line in enumerate(text.splitlines() or [""]):
+            click.echo(("Error: " if i == 0 else "       ") + line, err=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -170,7 +170,10 @@ def two_stage_signals(signals: Signals) -> Iterator[None]:
             )
         signals.signum = signum
         name = "Interrupt" if signum == signal.SIGINT else signal.Signals(signum).name
-        click.echo(f"\n{name} received: stopping after the op in flight. Again to stop at once.", err=True)
+        with suppress(OSError):  # a terminal that is lost
+            click.echo(
+                f"\n{name} received: stopping after the op in flight. Again to stop at once.", err=True
+            )
 
     before = {
         number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

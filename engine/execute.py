@@ -42,9 +42,10 @@ REPORT_WAIT_SECONDS, REPORT_WAIT_LIMIT = 10.0, 60.0
 
 @dataclass(slots=True)
 class Signals:
-    """What signal handlers leave for the executor: `stop` after the op in flight. Set by the CLI."""
+    """What makes the executor stop after the op in flight: a signal's number, or the reason `why`. Set by the CLI."""
 
     signum: int | None = None
+    why: str = ""
 
 
 class Executor:
@@ -331,6 +332,10 @@ class Executor:
         if self._signals.signum is not None:
             raise Interrupted(
                 "interrupted after the op in flight. `ovsplan apply` resumes", self._signals.signum
+            )
+        if self._signals.why:
+            raise Interrupted(
+                f"{self._signals.why}: stopped after the op in flight. `ovsplan apply` resumes", 0
             )
         who = self._journal.stop_requested(self._run.id)
         if who is not None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from cli import output
+from engine.execute import Signals
 from engine.reach import Reporter
 from plans.actions import Action
 from plans.document import Plan
@@ -34,10 +36,23 @@ def paint(word: str) -> str:
 
 
 class Printer(Reporter):
-    """Prints a run as it goes: a line when an action begins, one when it ends."""
+    """Prints a run as it goes: a line when an action begins, one when it ends.
+
+    Output that can't be written stops the run where it may stop; it never breaks one step off in the middle.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def _say(self, text: str) -> None:
+        try:
+            click.echo(text)
+        except OSError as error:
+            output.silence()
+            self._signals.why = f"its output cannot be written ({error.strerror})"
 
     def run_begins(self, run: str, resumed: bool, left: int) -> None:
-        click.echo(
+        self._say(
             f"Run {run}: {left} action(s) to do."
             if not resumed
             else f"Run {run} goes on: {left} action(s) left."
@@ -45,21 +60,21 @@ class Printer(Reporter):
 
     def action_begins(self, position: int, total: int, action: Action, attempt: int) -> None:
         again = f" (attempt {attempt})" if attempt > 1 else ""
-        click.echo(f"[{position:>{len(str(total))}}/{total}] {action.id}: {action.title}{again}")
+        self._say(f"[{position:>{len(str(total))}}/{total}] {action.id}: {action.title}{again}")
 
     def op_begins(self, action: Action, op: AnyOp) -> None:
         if isinstance(op, Wait) and op.deadline > 60:
-            click.echo(f"        waiting for: {op.title}")
+            self._say(f"        waiting for: {op.title}")
 
     def waiting(self, action: Action, op: AnyOp, missing: str, seconds: float) -> None:
-        click.echo(f"        still waiting [{seconds:.0f}s]: {missing}")
+        self._say(f"        still waiting [{seconds:.0f}s]: {missing}")
 
     def action_ends(self, action: Action, status: str, note: str, seconds: float) -> None:
         if status == "failed":
             indented = note.replace("\n", "\n        ")
-            click.echo(f"        {paint('failed')} after {seconds:.1f}s: {indented}")
+            self._say(f"        {paint('failed')} after {seconds:.1f}s: {indented}")
         elif note:
-            click.echo(f"        {paint('done')}: {note}")
+            self._say(f"        {paint('done')}: {note}")
 
 
 def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, StepState]) -> str:

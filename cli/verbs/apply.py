@@ -14,6 +14,7 @@ import click
 
 from cli.exits import DONE, STOPPED
 from cli.files import read_text
+from cli.output import may_be_lost
 from cli.planning import lacks, plan_for
 from cli.render.plan import render_plan, summary
 from cli.render.run import Printer, at, render_planning_anew, render_recap
@@ -334,7 +335,7 @@ def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -
     signals = Signals()
     journal = hold.journal
     kept = Kept(asked.copies, hold, run, plan)
-    hands, reporter = kept.between(opened.hands, Printer())
+    hands, reporter = kept.between(opened.hands, Printer(signals))
     with two_stage_signals(signals):
         journal.set_run(run.id, "running")
         executor = Executor(
@@ -374,13 +375,14 @@ def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -
         ) as error:  # a defect: it goes on to its traceback, and the run is known to have stopped
             journal.set_run(run.id, "failed", f"defect: {type(error).__name__}: {error}")
             raise
-    code = _finish(journal, run, plan)
+    with may_be_lost():
+        _tell_end(journal, run, plan)
     kept.end()
     kept.tidy()
-    return code
+    return STOPPED if plan.is_partial else DONE
 
 
-def _finish(journal: Journal, run: Run, plan: Plan) -> int:
+def _tell_end(journal: Journal, run: Run, plan: Plan) -> None:
     unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof not in ("", "proven")]
     click.echo(
         f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}"
@@ -391,11 +393,10 @@ def _finish(journal: Journal, run: Run, plan: Plan) -> int:
         click.echo(sentence)
     if plan.is_partial:
         left = [n.node for n in plan.nodes if n.unreadable or n.blocked]
+        left += [b.address for b in plan.cluster_blocked]
         click.echo(
             f"Not all that is declared was done: {', '.join(left)} was blocked, see `ovsplan plan`.", err=True
         )
-        return STOPPED
-    return DONE
 
 
 def _recap(journal: Journal, run: Run, plan: Plan) -> None:

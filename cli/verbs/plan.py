@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.exits import CHANGES, DONE, HAZARD
+from cli.output import reader_may_leave
 from cli.wiring import (
     DEFAULT_STATE,
     Opened,
@@ -70,14 +71,19 @@ def command(
     plan = plan_for(opened, desired, accepted=accepted, only=nodes)
     if out:
         _write_out(out, plan)
-    if as_json:
-        click.echo(write(plan), nl=False)
-    else:
-        say_target(opened.info.title)
-        click.echo(render_plan(plan))
-        again = f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
-        made_with = " ".join([*(f"--node {n}" for n in nodes), *(f"--accept-hazard {h}" for h in accepted)])
-        _say_next(plan, out, paths, again, made_with)
+    with reader_may_leave():
+        if as_json:
+            click.echo(write(plan), nl=False)
+        else:
+            say_target(opened.info.title)
+            click.echo(render_plan(plan))
+            again = (
+                f"{opened.options} --state {shlex.quote(state)}" if state != DEFAULT_STATE else opened.options
+            )
+            made_with = " ".join(
+                [*(f"--node {n}" for n in nodes), *(f"--accept-hazard {h}" for h in accepted)]
+            )
+            _say_next(plan, out, paths, again, made_with)
     for sentence in lacks(opened, plan, copy=True):
         click.echo(f"Warning: {sentence}, which an apply of this plan needs.", err=True)
     if plan.blocking():

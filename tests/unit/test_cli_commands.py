@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from crash.lives import Ended, Job, job_of, live
+from crash.lives import Ended, Job, at, job_of, live
 from crash.others import NETWORK, small_world
 
 from cli.main import VERBS
@@ -156,6 +156,35 @@ def test_a_reader_that_has_gone_ends_a_screen_and_stops_a_run(verb: str, code: i
     ended = live(job.folder, verb, "--twin", "world", *approve, before=lambda: os.dup2(writer, 1)).wait()
     os.close(writer)
     assert (ended.code, ended.err) == (code, "")
+    assert job.apply().code == 0
+
+
+def test_a_reader_that_has_gone_does_not_make_changes_into_none(job: Job) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    asked = ("plan", "--twin", "world", "--detailed-exitcode")
+    ended = live(job.folder, *asked, before=lambda: os.dup2(writer, 1)).wait()
+    os.close(writer)
+    assert (ended.code, ended.err) == (2, "")
+
+
+def full() -> None:
+    """Have standard output on a disk that is full."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def test_output_that_cannot_be_written_is_an_error_in_one_line(job: Job) -> None:
+    ended = live(job.folder, "plan", "--twin", "world", before=full).wait()
+    assert (ended.code, ended.err) == (1, "Error: cannot write the output: No space left on device.\n")
+
+
+def test_a_run_whose_output_cannot_be_written_stops_where_it_may(job: Job) -> None:
+    ended = job.begin("apply", boundary=at("intent", 4, full)).wait()
+    assert ended.code == 3
+    assert "its output cannot be written (No space left on device)" in ended.err
+    assert "Traceback" not in ended.err
+    assert job.latest().status == "stopped"
+    assert all(event.outcome for name in job.steps() for event in job.events(name))
     assert job.apply().code == 0
 
 
