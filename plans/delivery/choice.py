@@ -42,6 +42,11 @@ def choose(change: Change, desired: Desired, facts: Facts) -> Choice:
         return Choice("ovsdb", f"NetworkManager {which}{insisted}")
     if asked == "ovsdb":
         return Choice("ovsdb", "`delivery.by: ovsdb`")
+    if isinstance(handler, Unknown):
+        return Choice(
+            "ovsdb",
+            f"cannot tell whether an nmstate handler reports from {change.node}: {handler.why}{insisted}",
+        )
     if not isinstance(handler, Known):
         return Choice("ovsdb", f"no nmstate handler reports from {change.node}{insisted}")
     if strangers := [nic for nic in change.nics if nic not in nics]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from plans.desired import VMNetwork
 from plans.document import Finding
-from plans.facts import Facts, Known
+from plans.facts import Facts, Known, Unknown
 from plans.hazards import Scene
 from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
@@ -50,6 +50,30 @@ def contradictions(scene: Scene) -> list[Finding]:
             if _matches(first["selector"], carried) and _matches(second["selector"], carried):
                 found.append(_between(one, other, node, reasons))
     return found
+
+
+def unseen(scene: Scene) -> list[Finding]:
+    """H04, H41: what a node's policies say, and whether nmstate looks after its bridges, could not be asked.
+
+    Only OVN's patch ports are mended without: no policy holds them.
+    """
+    moved = [
+        c
+        for diff in scene.diffs
+        for c in diff.changes
+        if c.kind != "native" and not (c.traffic and c.traffic.source == c.traffic.bridge)
+    ]
+    asked = {
+        "which policies match its nodes": "cluster/nmstate",
+        "on which nodes nmstate looks after the bridges": "cluster/nmstate-nodes",
+    }
+    return [
+        Finding("H04", "block", "", tuple(c.address for c in moved),
+                f"cannot tell {what}: {fact.why}. What holds a bridge by nmstate, and is moved by other means, is led back at its next apply",
+                "mend what stands in the way, and plan again. Accepted: what can't be told is taken to be not there")
+        for what, path in asked.items()
+        if moved and isinstance(fact := scene.facts.get(path), Unknown)
+    ]  # fmt: skip
 
 
 def _natives(scene: Scene, there: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
@@ -267,6 +291,48 @@ def without_bridge(scene: Scene) -> list[Finding]:
     return found
 
 
+def at_one_stroke(scene: Scene) -> list[Finding]:
+    """H07: with labels, a policy moves every node that has its value already the moment it is written, with no bracket."""
+    found = []
+    for change in scene.cluster.changes:
+        if change.kind != "policy" or change.data["do"] != "prepare":
+            continue
+        name, selector = change.data["policy"], change.data["selector"]
+        carried = ", ".join(f"{key}={value}" for key, value in selector.items())
+        taken_off = " ".join(f"{key}={enforcing.BETWEEN}" for key in selector)
+        for node in policies.selected(scene.facts, selector):
+            said = _not_yet(scene.facts, node, change.data["document"])
+            if not said:
+                continue
+            own = [c.address for diff in scene.diffs if diff.node == node for c in diff.changes]
+            found.append(
+                Finding("H07", "block", node, (change.address, f"node/{node}"),
+                        f"{node} has {carried} already: policy {name} would change it the moment it is written, before its turn, "
+                        f"not cordoned, its VMs not announced ({said})",
+                        f"`oc label node {node} {taken_off} --overwrite`, which no policy selects, then plan again: it is led there in "
+                        f"its turn. Accepted: the policy does so, and this plan leaves {node} out",
+                        leaves_out=tuple(own))
+            )  # fmt: skip
+    return found
+
+
+def _not_yet(facts: Facts, node: str, document: documents.Document) -> str:
+    """What a policy would change on a node, in words; empty when the node is as it says."""
+    has, bridges = (
+        facts.get(f"node/{node}/ovs/mappings"),
+        facts.value(f"node/{node}/ovs", {}).get("bridges", {}),
+    )
+    if not isinstance(has, Known):
+        return "it cannot be told what" + (f": {has.why}" if isinstance(has, Unknown) else "")
+    said = [
+        f"{localnet} is on {has.value.get(localnet, 'no bridge')}, not on {bridge}"
+        for localnet, bridge in sorted(documents.mapped_pairs(document).items())
+        if has.value.get(localnet) != bridge
+    ]
+    said += [f"{b} is there" for b in documents.removed_bridges(document) if b in bridges]
+    return "; ".join(said)
+
+
 def without_label(scene: Scene) -> list[Finding]:
     """H07: with labels, a node that is as declared and lacks the label is held by no policy."""
     changing = {b.node for b in scene.brackets} | {d.node for d in scene.diffs if d.blocked or d.unreadable}
@@ -313,6 +379,8 @@ FINDERS = (
     stuck,
     no_longer_held,
     without_bridge,
+    at_one_stroke,
+    unseen,
     without_label,
     kept_by_others,
 )

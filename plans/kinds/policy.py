@@ -333,9 +333,10 @@ def fragment(change: Change, context: Context) -> Action:
             no_undo="deleting it changed nothing on any node; its export is in the inventory. Put back while a node is migrated, it would undo that node (H04)",
         )  # fmt: skip
     if data["do"] == "prepare":
+        args = {key: data[key] for key in ("policy", "selector", "document", "network")}
         return Action(
             id=f"policy/{name}/prepare", routine="prepare-policy@1", title=f"have policy {name} there, for nodes with its label",
-            address=change.address, args={key: data[key] for key in ("policy", "selector", "document", "network")}, reads=(f"policy:{name}",),
+            address=change.address, args={**args, "selected": policies.selected(context.facts, data["selector"])}, reads=(f"policy:{name}", "nodes"),
             done_when=(Check(f"policy/{name}", "present"),), no_undo="it selects no node yet",
         )  # fmt: skip
     return Action(

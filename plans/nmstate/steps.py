@@ -79,6 +79,15 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     wanted = policies.body(name, args["selector"], args["document"], AT_ONCE, args.get("network", ""))
     if policies.is_applied(facts, wanted):
         return Finished(f"policy {name} is there")
+    if isinstance(every := facts.get("cluster/nodes"), Unknown):
+        return Stop(f"cannot tell which nodes policy {name} selects: {every.why}", unsure=True)
+    selected = policies.selected(facts, args["selector"])
+    if strangers := sorted(set(selected) - set(args.get("selected", selected))):
+        return Stop(
+            f"{', '.join(strangers)} came under policy {name} since the plan, and would be changed before its turn, its VMs there: "
+            "plan again, which says how it is led there",
+            moved=True,
+        )
     if (wait := enactments.not_editable(args, facts, done)) is not None:
         return wait
     if done.attempts.get("policy", 0) >= 3:

@@ -185,6 +185,30 @@ def test_a_node_that_joins_meanwhile_is_not_changed_at_one_stroke(tmp_path: Path
     assert "br-vmdata-migrated" not in policies(job)
 
 
+def test_a_node_that_gets_the_label_too_early_is_not_changed_before_its_turn(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "half-way"
+    document = yaml.safe_load((example / "world.yaml").read_text())
+    led = {
+        "by": "nncp",
+        "policy": "br-vmdata-migrated",
+        "strategy": "labelled",
+        "label": "balance-slb-migrated",
+    }
+    (network,) = yaml.safe_load_all((example / "desired" / "vmnet.yaml").read_text())
+    network["spec"] = {**network["spec"], "delivery": led}
+    job = job_of(tmp_path / "job", document, {"vmnet.yaml": yaml.safe_dump(network)})
+    assert job.apply(boundary=kill_when("step-done", 1)).code == -9
+    with job.world() as world:
+        early = {"metadata": {"labels": {"balance-slb-migrated": "mapped"}}}
+        world.edit().cluster.write(MergePatch(Ref("v1", "Node", "worker-03"), early))
+    ended = job.apply()
+    assert ended.code == 4, ended.text
+    assert "worker-03 came under policy br-vmdata-migrated-mapping" in ended.err
+    with job.world() as world:
+        assert pairs(world, "worker-03")["vmnet"] == "br-vmdata"
+    assert "br-vmdata-migrated-mapping" not in policies(job)
+
+
 def test_a_policy_of_somebody_elses_with_our_name_is_left_alone(job: Job) -> None:
     theirs = {"ovn": {"bridge-mappings": [{"localnet": "storage", "bridge": "br-phy", "state": "present"}]}}
     spec = {"nodeSelector": {"kubernetes.io/hostname": "worker-02"}, "desiredState": theirs}
@@ -276,3 +300,10 @@ def test_vms_that_go_dark_while_a_handler_tries_again_are_not_left_so(ovn: str, 
 
 def labels(job: Job) -> list[str]:
     return [event.label for event in job.events("worker-01/remap/vmnet")]
+
+
+def test_what_is_left_of_the_cluster_is_named_after_a_plan_of_one_node(job: Job) -> None:
+    assert job.run("plan", "--node", "worker-01", "--out", "p.json").code == 0
+    ended = job.run("apply", "p.json", "--auto-approve")
+    assert ended.code == 3, ended.text
+    assert "Not all that is declared was done: policy/br-vmdata-migrated was blocked" in ended.err

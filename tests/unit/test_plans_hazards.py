@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from crash.lives import Job, job_of
+from support.edits import apply_edit
 from support.planning import HOT, TARGET, declared, make_world, merged, observed, planned, world_spec
 
 from plans.errors import InputError
@@ -60,6 +61,43 @@ def test_what_no_node_can_be_asked_is_told_once_and_blocks_nothing(
     (finding,) = [f for f in plan.findings if f.id == name]
     assert (finding.level, plan.blocking()) == ("warn", [])
     assert "cannot tell" in finding.message and "worker-01, worker-02: no such program" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("NodeNetworkConfigurationPolicy", "cannot tell which policies match its nodes"),
+        ("NodeNetworkConfigurationEnactment", "cannot tell which policies match its nodes"),
+        ("NodeNetworkState", "cannot tell on which nodes nmstate looks after the bridges"),
+    ],
+)
+def test_policies_that_could_not_be_asked_for_are_not_taken_to_be_none(
+    tmp_path: Path, kind: str, told: str
+) -> None:
+    """H04: by ovsdb, under a policy that nobody has seen, each node would be led back."""
+    with make_world(tmp_path / "world", POLICIES) as world:
+        world.add_fault(f"cluster * list {kind}", nth=1, effect="fail")
+        plan = planned(world, declared(HOT))
+        again = planned(world, declared(HOT))
+    (finding,) = [f for f in plan.blocking() if f.id == "H04"]
+    assert told in finding.message
+    assert again.blocking() == []
+
+
+def test_patch_ports_are_mended_whatever_policies_say(tmp_path: Path) -> None:
+    """Nobody's but OVN's: a VM that is dark need not wait for the list of policies."""
+    there = {
+        "nodeDefaults": {"mappings": "physnet:br-ex,vmnet:br-phy"},
+        "controllers": {"ovn-controller": False},
+    }
+    gone = {"bridge": "br-phy", "port": "patch-vlan224_ovn_localnet_port-to-br-int"}
+    as_is = HOT.replace(", replaces: {bridge: br-vmdata}", "")
+    with make_world(tmp_path / "world", merged(POLICIES, there)) as world:
+        apply_edit(world, {"node": "worker-01", "del-port": gone})
+        world.add_fault("cluster * list NodeNetworkConfigurationPolicy", nth=1, effect="fail")
+        plan = planned(world, declared(as_is))
+    assert [c.address for node in plan.nodes for c in node.changes] == ["node/worker-01/mapping/vmnet"]
+    assert plan.blocking() == []
 
 
 LEFTOVER = {"br-vmdata": {"madeBy": None, "externalIds": {"NM.connection.uuid": GONE}}}
