@@ -20,6 +20,7 @@ from plans.errors import ActionFailed, Interrupted, WorldMoved
 from plans.facts import Fact, Facts
 from plans.ops import READ_ONLY, AnyOp, Record, Wait, fits
 from plans.readings import AnyRequest, NoReply, Reply, reading, view_of
+from plans.selection import gone
 from providers.ports import Clock
 from state.journal import Journal, Outcome, Run, StepRow
 
@@ -113,6 +114,8 @@ class Executor:
         except (ActionFailed, WorldMoved) as error:
             text = str(error)
             text += self._rescue(action, step)
+            if lost := self._gone(action):
+                text = f"{lost} ({text})"
             self._journal.end_step(step, "failed", self._clock.now(), text)
             self._boundary("step-failed")
             self._reporter.action_ends(action, "failed", text, self._clock.now() - began)
@@ -273,6 +276,8 @@ class Executor:
                 self._reporter.waiting(
                     action, op, "; ".join(filter(None, [_missing(missing), so_far, news])), waited
                 )
+                if self._gone(action):
+                    raise ActionFailed(f"{op.title}: it was waited for {waited:.0f}s")
             told = news
             self._stop_if_asked()
             if pause < POLL_SECONDS or not self._hands.await_news(requests, min(WATCH_SECONDS, left)):
@@ -323,6 +328,10 @@ class Executor:
     def _facts(self, action: Action, paths: Sequence[str] = ()) -> Facts:
         views = [*action.reads, *(view_of(path) for path in paths)]
         return Facts(observe(self._hands, self._clock, views))
+
+    def _gone(self, action: Action) -> str:
+        """That the node of an action is in the cluster no more; empty when it is, or can't be told."""
+        return gone(action.node, Facts(observe(self._hands, self._clock, ["nodes"]))) if action.node else ""
 
     def _stop_if_asked(self) -> None:
         """Raise Interrupted when a signal or `ovsplan stop` asks for it; a rescue is carried through."""

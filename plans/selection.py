@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plans.desired import Desired, NativePolicy, VMNetwork
-from plans.facts import Facts
+from plans.facts import Facts, Known
 
 
 def applies_to(network: VMNetwork, node: str, facts: Facts) -> bool:
@@ -33,3 +33,14 @@ def concerned_nodes(desired: Desired, facts: Facts) -> list[str]:
     found = {node for network in desired.networks for node in selected_nodes(network, facts)}
     found |= {node for policy in desired.policies for node in nodes_of_policy(policy, facts)}
     return sorted(found)
+
+
+def gone(node: str, facts: Facts) -> str:
+    """That a node is in the cluster no more, and what is to be done, in words; empty when it is, or can't be told."""
+    nodes = facts.get("cluster/nodes")
+    if not node or not isinstance(nodes, Known) or node in nodes.value:
+        return ""
+    return (
+        f"{node} is not a node of the cluster any more. For good: `ovsplan abandon`, then plan anew for those that are left; "
+        f"else `ovsplan apply` goes on once it is back"
+    )

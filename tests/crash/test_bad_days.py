@@ -109,11 +109,34 @@ def test_a_handler_that_never_comes_is_waited_for_and_then_named(tmp_path: Path)
 
 def test_a_node_that_is_deleted_stops_the_run_before_it_is_touched(job: Job) -> None:
     assert job.apply(boundary=kill_when(*FIRST_NODE_DONE)).code == -9
-    with job.world() as world:
-        world.edit().cluster.write(Delete(Ref("v1", "Node", "worker-02")))
+    delete_node(job, "worker-02")
     ended = job.apply()
-    assert ended.code in (3, 4), ended.text
-    assert "worker-02" in ended.err
+    assert ended.code == 4, ended.text
+    assert GONE in ended.err
+
+
+def test_a_node_that_is_deleted_in_the_middle_of_its_turn_is_not_waited_for(job: Job) -> None:
+    """Its handler will enact nothing any more, however long that is waited for."""
+    crash_in_the_second_node(job)
+    delete_node(job, "worker-02")
+    began = clock(job)
+    ended = job.apply()
+    assert ended.code == 3, ended.text
+    assert GONE in ended.err and "still waiting [6" not in ended.out
+    assert clock(job) - began < 60
+
+
+GONE = "worker-02 is not a node of the cluster any more. For good: `ovsplan abandon`, then plan anew"
+
+
+def delete_node(job: Job, name: str) -> None:
+    with job.world() as world:
+        world.edit().cluster.write(Delete(Ref("v1", "Node", name)))
+
+
+def clock(job: Job) -> float:
+    with job.world() as world:
+        return world.clock.now()
 
 
 def test_a_new_label_meanwhile_applies_everything_anew_and_harms_nothing(job: Job) -> None:
