@@ -18,7 +18,7 @@ import click
 from cli.files import read_yaml_files
 from cli.target import VARIABLE, TargetInfo, open_target
 from plans.desired import Desired, load_desired
-from plans.document import Target
+from plans.document import Plan, Target, lines
 from plans.errors import Interrupted
 from providers.interpreters import Doubtful, Interpreter, Lost, NotDone
 from providers.ports import World
@@ -146,6 +146,12 @@ def say_target(title: str) -> None:
     """The first line of every screen that speaks of a world."""
     click.secho(f"Target: {title}", bold=True)
     click.echo()
+
+
+def say_document(plan: Plan) -> None:
+    """The plan document alone, on standard output."""
+    for line in lines(plan):
+        click.echo(line, nl=False)
 
 
 def read_desired(paths: Sequence[str]) -> Desired:

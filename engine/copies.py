@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.lease import NAMESPACE, PAUSE_SECONDS
-from plans.document import Plan, canonical, read
+from plans.document import Plan, canonical, pieces, read
 from plans.errors import InputError, Locked
 from providers.ports import Apply, Body, Clock, Cluster, Conflict, Delete, InDoubt, NotFound, Ref, Unreachable
 from state.head import Heads, Image, check, images_after, take_in
@@ -128,9 +129,9 @@ class Copies:
         """The plan of a copy. Raises InputError."""
         return read(self._read_part(copy.run, copy.plan).decode(), f"the copy of run {copy.run}")
 
-    def write(self, run: str, part: str, data: bytes) -> Part:
-        """Write one piece of a copy, in as many Secrets as it takes."""
-        packed = gzip.compress(data, 6, mtime=0)
+    def write(self, run: str, part: str, texts: Iterable[str]) -> Part:
+        """Write one piece of a copy, in as many Secrets as it takes. It is packed bit by bit, and never held whole as it was."""
+        packed = _packed(texts)
         chunks = [packed[at : at + CHUNK] for at in range(0, len(packed), CHUNK)] or [b""]
         for number, chunk in enumerate(chunks):
             self._apply(_ref(run, part, number), _body(run, part, {"data": chunk}))
@@ -242,7 +243,7 @@ class RunCopy:
     def begin(self, found: Copy | None) -> None:
         """Write the plan and the first head; `found` is the copy that is there already, of a run that goes on."""
         if found is None:
-            self._plan_part = self._copies.write(self._run.id, "plan", canonical(self._plan).encode())
+            self._plan_part = self._copies.write(self._run.id, "plan", pieces(self._plan))
         else:
             self._plan_part, self._head = found.plan, found.journal
             self._images, self._version = list(found.images), found.version
@@ -261,7 +262,7 @@ class RunCopy:
             self._last_image, self._last_kept = fresh[-1].id, _mark(fresh[-1])
         head = self._heads.now()
         name = _turn("journal", self._head)
-        self._head = self._copies.write(self._run.id, name, canonical(head).encode())
+        self._head = self._copies.write(self._run.id, name, [canonical(head)])
         self._name(head["run"]["status"])
 
     def skip_images(self) -> None:
@@ -307,7 +308,15 @@ class RunCopy:
             self._tail, at = list(images), len(self._images)
         rows = [{key: value for key, value in asdict(image).items() if key != "id"} for image in self._tail]
         name = _turn(f"images-{at}", self._images[at] if at < len(self._images) else None)
-        self._images[at:] = [self._copies.write(self._run.id, name, canonical(rows).encode())]
+        self._images[at:] = [self._copies.write(self._run.id, name, [canonical(rows)])]
+
+
+def _packed(texts: Iterable[str]) -> bytes:
+    found = io.BytesIO()
+    with gzip.GzipFile(fileobj=found, mode="wb", compresslevel=6, mtime=0) as file:
+        for text in texts:
+            file.write(text.encode())
+    return found.getvalue()
 
 
 def _mark(image: Image) -> str:

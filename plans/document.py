@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -137,24 +139,43 @@ class Plan:
         return next((a for a in self.actions if a.id == name), None)
 
 
-def to_json(value: Any) -> Any:
-    """A dataclass, and all in it, as plain JSON; the planner's private fields are left out."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: to_json(getattr(value, f.name))
-            for f in fields(value)
-            if f.name != "changes" or not hasattr(value, "op")
-        }
-    if isinstance(value, dict):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(v) for v in value]
-    return value
-
-
 def canonical(value: Any) -> str:
-    """JSON with one spelling."""
-    return json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """JSON with one spelling. Of a dataclass the planner's private fields are left out."""
+    return _ENCODER.encode(value)
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    """A dataclass as the object that its JSON is."""
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"no JSON: {value!r}")
+    return {name: getattr(value, name) for name in _fields_of(type(value))}
+
+
+@cache
+def _fields_of(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass that its JSON has."""
+    names = [f.name for f in fields(kind)]
+    return tuple(name for name in names if name != "changes" or "op" not in names)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_as_object)
+
+
+def pieces(plan: Plan) -> Iterator[str]:
+    """The text of `canonical`, bit by bit: that of a large plan and its values as JSON are never held whole."""
+    opening = "{"
+    for name in sorted(_fields_of(Plan)):
+        value = getattr(plan, name)
+        yield f'{opening}"{name}":'
+        if isinstance(value, tuple):
+            yield "["
+            for number, element in enumerate(value):
+                yield f"{',' if number else ''}{canonical(element)}"
+            yield "]"
+        else:
+            yield canonical(value)
+        opening = ","
+    yield "}"
 
 
 def sealed(plan: Plan) -> Plan:
@@ -163,12 +184,21 @@ def sealed(plan: Plan) -> Plan:
 
 
 def _digest(plan: Plan) -> str:
-    return hashlib.sha256(canonical(replace(plan, digest="")).encode()).hexdigest()
+    found = hashlib.sha256()
+    for piece in pieces(replace(plan, digest="")):
+        found.update(piece.encode())
+    return found.hexdigest()
 
 
 def write(plan: Plan) -> str:
-    """The plan file's text."""
-    return canonical(plan) + "\n"
+    """The plan file's text, whole; `lines` for a large one."""
+    return "".join(lines(plan))
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan file's text, bit by bit."""
+    yield from pieces(plan)
+    yield "\n"
 
 
 _ADAPTER: TypeAdapter[Plan] | None = None
@@ -204,6 +234,7 @@ def read(text: str, source: str) -> Plan:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{source} is damaged: {where}: {first['msg']}. Plan again.") from error
+    del raw
     if plan.digest != _digest(plan):
         raise InputError(
             f"{source} was changed after it was made: its digest does not fit. What was reviewed is not what it says; plan again."

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select, update
 
 from plans.actions import Done
-from plans.document import Plan, canonical, read, to_json
+from plans.document import Plan, canonical, read
 from plans.errors import InputError, JournalError
 from plans.ops import READ_ONLY, AnyOp
 from state import schema
@@ -315,7 +315,7 @@ class Journal:
                         step=step.id,
                         burst=burst,
                         label=op.label,
-                        op=canonical(to_json(op)),
+                        op=canonical(op),
                         intent_at=now,
                         message="",
                     )

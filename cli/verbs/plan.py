@@ -18,11 +18,12 @@ from cli.wiring import (
     open_world,
     read_desired,
     say_begun,
+    say_document,
     say_target,
     state_option,
     target_options,
 )
-from plans.document import Plan, write
+from plans.document import Plan, lines
 from plans.errors import InputError
 from providers.ports import PortError
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @target_options
 @state_option
 @click.option("--out", metavar="FILE", help="Write the plan there; `ovsplan apply FILE` does exactly that.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan document (format 1) instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan document (format 2) instead of text.")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes, 0 when there are none."
 )
@@ -73,7 +74,7 @@ def command(
         _write_out(out, plan)
     with reader_may_leave():
         if as_json:
-            click.echo(write(plan), nl=False)
+            say_document(plan)
         else:
             say_target(opened.info.title)
             click.echo(render_plan(plan))
@@ -123,7 +124,8 @@ def _told_by_copy(opened: Opened, store: Store | None) -> str:
 
 def _write_out(out: str, plan: Plan) -> None:
     try:
-        Path(out).write_text(write(plan))
+        with Path(out).open("w") as file:
+            file.writelines(lines(plan))
     except OSError as error:
         raise InputError(f"cannot write the plan to {out}: {error.strerror}") from error
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from cli.files import read_text
-from cli.wiring import say_target, state_option
-from plans.document import Plan, read, write
+from cli.wiring import say_document, say_target, state_option
+from plans.document import Plan, read
 from plans.errors import InputError
 
 
@@ -35,7 +35,7 @@ def command(what: str, form: str, inventory: bool, state: str) -> None:
         return
     plan = _plan(what, state)
     if form == "json":
-        click.echo(write(plan), nl=False)
+        say_document(plan)
         return
     say_target(plan.target.title)
     if form == "runbook":

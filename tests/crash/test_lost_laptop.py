@@ -84,7 +84,7 @@ def rewrite_head(job: Job, run: str, change: dict[str, Any]) -> None:
         copies = Copies(cluster, world.clock)
         found = copies.find(run)
         assert found is not None
-        part = copies.write(run, found.journal.name, json.dumps({**found.head, **change}).encode())
+        part = copies.write(run, found.journal.name, [json.dumps({**found.head, **change})])
         ref = Ref("v1", "Secret", f"run-{run}-head", SPACE)
         index = json.loads(base64.b64decode(secrets(job)[ref.name]["data"]["head"]))
         index["head"] = {"name": part.name, "chunks": part.chunks, "size": part.size, "sha256": part.sha256}

@@ -17,7 +17,7 @@ from deepdiff import DeepDiff
 from cli.target import open_target
 from engine.observe import observe_for_plan
 from plans.desired import load_desired
-from plans.document import Target, to_json
+from plans.document import Target, canonical
 from plans.planner import make_plan
 from providers.interpreters import Interpreter
 from providers.twin import init_world
@@ -41,7 +41,7 @@ def document(example: str, desired: str, **where: str | None) -> Any:
     files = sorted((EXAMPLES / example / desired).glob("*.yaml"))
     wanted = load_desired([(file.name, file.read_text()) for file in files])
     facts = observe_for_plan(Interpreter(world), world.clock, wanted)
-    plan = to_json(make_plan(wanted, facts, Target(info.identity, "the target")))
+    plan = json.loads(canonical(make_plan(wanted, facts, Target(info.identity, "the target"))))
     text = re.sub(r"in_port=\d+", "in_port=N", UUID.sub("UUID", json.dumps(plan)))
     found = json.loads(text)
     return _stripped(

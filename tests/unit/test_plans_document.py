@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from support.planning import COLD, HOT, TARGET, declared, make_world, observed
 
 from engine.observe import observe_for_plan
-from plans.document import FORMAT, Plan, canonical, read, to_json, write
+from plans.document import FORMAT, Plan, canonical, lines, pieces, read, sealed, write
 from plans.errors import InputError
 from plans.facts import Facts
 from plans.ops import AnyOp
@@ -206,4 +207,17 @@ def test_the_digest_is_of_everything_but_itself(plan: Plan) -> None:
 
 def test_canonical_json_has_one_spelling() -> None:
     assert canonical({"b": (1, 2), "a": "ö"}) == '{"a":"ö","b":[1,2]}'
-    assert to_json({1: ("x",)}) == {"1": ["x"]}
+    assert canonical({1: ("x",)}) == '{"1":["x"]}'
+
+
+def test_a_large_plan_is_hashed_and_written_without_its_text_being_held_whole(plan: Plan) -> None:
+    wide = replace(plan, actions=plan.actions * 40)
+    assert "".join(pieces(wide)) == canonical(wide) == write(wide).rstrip("\n")
+    tracemalloc.start()
+    try:
+        sealed(wide)
+        written = sum(map(len, lines(wide)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < written / 4
