@@ -76,11 +76,11 @@ def _predict_one(action: Action, draft: _Draft, results: dict[str, Mapping[str, 
         aside = _Draft(draft)
         rescued, _ = _play(f"{action.id} (on failure)", found.rescue, action.args, aside, used, {}, {})
         on_failure += tuple(op for op in rescued if op.label not in {known.label for known in on_failure})
-    shown = {op.label for op in ops}
+    planned = tuple(_published(op) for op in ops)
     return replace(
         action,
-        ops=tuple(_published(op) for op in ops),
-        contingent=tuple(_published(op) for op in contingent if op.label not in shown),
+        ops=planned,
+        contingent=tuple(_besides(contingent, planned)),
         on_failure=tuple(_published(op) for op in on_failure),
         effects=_effects(before, draft),
         undo_commands=_undo_commands(action, draft),
@@ -146,6 +146,19 @@ def _recorded(op: Record, draft: _Draft) -> dict[str, Any]:
 def _contingent(action: Action, draft: _Draft) -> tuple[AnyOp, ...]:
     found = find_routine(action.routine)
     return found.contingent(action.args, draft) if found.contingent else ()
+
+
+def _besides(contingent: Sequence[AnyOp], planned: Sequence[AnyOp]) -> list[Op]:
+    """Those that do something else than what is planned anyway: under another label it would stand there twice."""
+    labels = {op.label for op in planned}
+    done = defaultdict(list)
+    for op in planned:
+        done[op.title].append(replace(op, label=""))
+    return [
+        op
+        for op in map(_published, contingent)
+        if op.label not in labels and replace(op, label="") not in done[op.title]
+    ]
 
 
 def _published(op: AnyOp) -> Op:

@@ -35,9 +35,14 @@ def foreseen(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
 
 
 def _as_if_on(args: Mapping[str, Any], facts: Facts, view: ovs.View, bridge: str | None) -> ovs.View:
-    """The view with the localnet and its patch pairs on a bridge."""
+    """The view with the localnet on a bridge, and with it the patch pairs that the node has or its VMs need.
+
+    All networks' pairs where there is none of either: whichever comes, ops of these shapes lead it back.
+    """
     localnet = args["localnet"]
-    lsps = switch_ports_of(facts, view, localnet)
+    lsps = list(switch_ports_of(facts, view, localnet))
+    needed = {guest.lsp for guest in guests(facts, args["node"], localnet)}
+    lsps = [n for n in lsps if n in needed or ovs.bridges_of_port(view, ovs.outer_port(n))] or lsps
     pair = ovs.set_pair(view["mapping"], localnet, bridge) if bridge else None
     view = ovs.with_mapping(view, pair or ovs.drop_pair(view["mapping"], localnet) or None)
     if bridge is not None and bridge in view["bridges"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,13 @@ def test_what_may_be_needed_is_shown_apart_from_what_will_be_done(register: Any)
     register("move", once(op("one")), contingent=lambda args, facts: (op("one"), op("rebuild")))
     (made,) = predict([action("move")], Facts({}))
     assert [o.label for o in made.contingent] == ["rebuild"]
+
+
+def test_what_is_done_anyway_is_not_kept_once_more_under_another_label(register: Any) -> None:
+    again, other = replace(op("one"), label="one:otherwise"), replace(op("one"), label="x", node="m")
+    register("move", once(op("one")), contingent=lambda args, facts: (again, other))
+    (made,) = predict([action("move")], Facts({}))
+    assert [o.label for o in made.contingent] == ["x"]
 
 
 def test_an_undo_is_told_on_the_world_as_the_action_leaves_it(register: Any) -> None:

@@ -103,3 +103,29 @@ def test_of_a_node_that_does_not_answer_the_vms_that_may_be_dark_are_named() -> 
     facts = facts_of(on("br-phy")).with_changes([(f"node/{NODE}/ovs", Unknown("no route to host"))])
     stop = stopped(rescued(facts))
     assert stop.unsure and "may be without network on w: default/web-1" in stop.why
+
+
+def foreseen(facts: Facts) -> list[str]:
+    on_failure = find_routine("policy-remap@1").on_failure
+    assert on_failure is not None
+    other = {"name": "vlan300", "localnet": "vmnet", "vlan": 300, "mtu": 9000}
+    both = [("cluster/networks", Known(["default/vlan224", "default/vlan300"]))]
+    return [
+        op.title
+        for op in on_failure(POLICY, facts.with_changes([*both, ("network/default/vlan300", Known(other))]))
+    ]
+
+
+def test_a_plan_shows_of_all_networks_those_that_the_node_has_or_its_vms_need() -> None:
+    up = [interface("ens33")]
+    for view in (on("br-vmdata", phy=up), on("br-vmdata", phy=up, pair=False)):
+        titles = foreseen(facts_of(view))
+        assert f"insert {OUTER} on br-phy, unless ovn-controller was first" in titles
+        assert f"map vmnet to br-vmdata and take {OUTER} away" in titles
+        assert not any("vlan300" in title for title in titles)
+
+
+def test_of_a_node_without_any_a_plan_shows_all_networks_for_whichever_comes() -> None:
+    titles = foreseen(facts_of(on("br-vmdata", phy=[interface("ens33")], pair=False), vms=()))
+    assert f"insert {OUTER} on br-phy, unless ovn-controller was first" in titles
+    assert any("vlan300" in title for title in titles)
