@@ -130,8 +130,10 @@ class Executor:
         return any(event.op["op"] not in looks for event in self._journal.events(self._run.id, action.id))
 
     def _judge_expect(self, action: Action) -> None:
-        facts = self._facts(action, [check.path for check in action.expect])
-        if action.done_when and action.expect and not judge_all(action.done_when, facts):
+        if not action.expect:
+            return
+        facts = self._facts_at([check.path for check in (*action.expect, *action.done_when)])
+        if action.done_when and not judge_all(action.done_when, facts):
             return  # somebody, or an earlier life of ours, has done it: `step` will find nothing to do
         for verdict in judge_all(action.expect, facts):
             if isinstance(verdict, Fails):
@@ -139,7 +141,9 @@ class Executor:
             raise ActionFailed(str(verdict))
 
     def _judge_done(self, action: Action) -> None:
-        missed = judge_all(action.done_when, self._facts(action, [check.path for check in action.done_when]))
+        if not action.done_when:
+            return
+        missed = judge_all(action.done_when, self._facts_at([check.path for check in action.done_when]))
         if missed:
             raise ActionFailed("its ops are done, and yet " + "; ".join(str(m) for m in missed))
 
@@ -164,7 +168,7 @@ class Executor:
         held = False
         began = self._clock.now()
         while True:
-            facts = self._facts(action)
+            facts = Facts(observe(self._hands, self._clock, action.reads))
             done = self._journal.done(self._run.id, action.id, step.attempt, action.uses)
             upcoming = routine(action.args, facts, done)
             match upcoming:
@@ -325,9 +329,8 @@ class Executor:
         assert isinstance(why, NoReply)
         raise self._failures.not_done(f"could not {op.title}: {why.why}")
 
-    def _facts(self, action: Action, paths: Sequence[str] = ()) -> Facts:
-        views = [*action.reads, *(view_of(path) for path in paths)]
-        return Facts(observe(self._hands, self._clock, views))
+    def _facts_at(self, paths: Sequence[str]) -> Facts:
+        return Facts(observe(self._hands, self._clock, [view_of(path) for path in paths]))
 
     def _gone(self, action: Action) -> str:
         """That the node of an action is in the cluster no more; empty when it is, or can't be told."""

@@ -23,7 +23,7 @@ def preflight(node: str, expect: Sequence[Check]) -> Action:
         routine="preflight@1",
         title=f"{len(expect)} checks before the node is touched",
         node=node,
-        reads=tuple(sorted({view_of(check.path) for check in expect})),
+        reads=tuple(sorted({"nodes", *(view_of(check.path) for check in expect)})),
         expect=tuple(expect),
         no_undo="it changes nothing",
     )

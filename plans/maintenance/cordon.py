@@ -19,8 +19,8 @@ def cordon(node: str) -> Action:
     """Take a node out of scheduling."""
     args = {"node": node}
     return Action(
-        id=f"{node}/cordon", routine="cordon@1", title="take it out of scheduling, in this run's name", node=node, args=args, reads=("nodes",),
-        undo=(Invocation("uncordon@1", args, ("nodes",)),), rows=(3,),
+        id=f"{node}/cordon", routine="cordon@1", title="take it out of scheduling, in this run's name", node=node, args=args, reads=(f"node:{node}",),
+        undo=(Invocation("uncordon@1", args, (f"node:{node}",)),), rows=(3,),
     )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def uncordon(node: str) -> Action:
     """Put a node back, if it was this run that took it out."""
     args = {"node": node}
     return Action(
-        id=f"{node}/uncordon", routine="uncordon@1", title="put it back, if this run cordoned it", node=node, args=args, reads=("nodes",),
+        id=f"{node}/uncordon", routine="uncordon@1", title="put it back, if this run cordoned it", node=node, args=args, reads=(f"node:{node}",),
         no_undo="it only takes back this run's own cordon", rows=(10,),
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ def hot(node: str, bridges: Bridges, remaps: Mapping[str, str], asked: Sequence[
         node=node,
         args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps), **pings.args_of(asked)},
         uses=(*sorted(remaps.values()), *pings.uses_of(node, asked)),
-        reads=(f"ovs:{node}", *tables, "vms", "networks", *pings.reads_of(node, asked)),
+        reads=(f"ovs:{node}", *tables, f"vms:{node}", "networks", *pings.reads_of(node, asked)),
         no_undo="it changes nothing",
         rows=(11,),
     )

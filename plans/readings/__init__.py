@@ -1,6 +1,6 @@
 """How facts are read: for each *view*, the requests to put to the ports and the pure parsing of the replies.
 
-A view is a piece of the world that is read at one go: `nodes`, `vms`, `networks`, `migrations`, `vm:<ns>/<name>`,
+A view is a piece of the world that is read at one go: `nodes`, `node:<node>`, `vms`, `vms:<node>` (all VMs, and which of them are there), `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machines-now`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
 `images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
@@ -84,9 +84,21 @@ def reading(view: str, now: float) -> Reading:
                 cluster.unknown("cluster/nodes", "node/*"),
                 spare=frozenset({kubelets.LEASES_REQUEST}),
             )
+        case "node", [n]:
+            return Reading(
+                (cluster.node_request(n),),
+                lambda r: cluster.parse_node(n, r),
+                cluster.unknown(f"node/{n}", f"node/{n}/*"),
+            )
         case "vms", []:
             unasked = cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*")
             return Reading(cluster.VM_REQUESTS, cluster.parse_vms, unasked)
+        case "vms", [n]:
+            return Reading(
+                (cluster.VM_REQUESTS[0], cluster.node_request(n)),
+                cluster.parse_vms,
+                cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*", f"node/{n}/vms"),
+            )
         case "networks", []:
             return Reading(
                 (cluster.NETWORKS_REQUEST,),
@@ -361,4 +373,6 @@ def view_of(path: str) -> str:
             return f"ping:{n}:{address}"
         case ["node", n, "fdb", bridge, *_]:
             return f"fdb:{n}:{bridge}"
+        case ["node", n, part] if part in cluster.OF_OBJECT and n != "*":
+            return f"node:{n}"
     return "nodes"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from plans.facts import ABSENT, Fact, Json, Known, Unknown
 from plans.ops import ListRequest
 from plans.readings import kubelets
+from plans.readings.reply import NoReply
 
 NAD = ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition")
 VM = ("kubevirt.io/v1", "VirtualMachine")
@@ -126,6 +128,22 @@ def parse_nodes(replies: Sequence[Json]) -> Mapping[str, Fact]:
     facts["cluster/not-ready"] = Known(sorted(not_ready))
     facts["cluster/cordoned"] = Known(sorted(outsiders))
     return facts
+
+
+OF_OBJECT = ("labels", "ready", "unschedulable", "cordoned-by", "memory", "resource-version")
+"""What of a node stands on its own object."""
+
+
+def node_request(node: str) -> ListRequest:
+    """The object of one node, as a list of at most one."""
+    return replace(NODE_REQUEST, fields=(("metadata.name", node),))
+
+
+def parse_node(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
+    """What one node's object says of it, as `parse_nodes`. What follows from all of them it does not tell."""
+    told = parse_nodes([NoReply("not asked"), *replies])
+    mine = {path: fact for path, fact in told.items() if path.startswith(f"node/{node}")}
+    return {f"node/{node}": ABSENT, f"node/{node}/*": ABSENT, **mine}
 
 
 def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:

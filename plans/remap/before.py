@@ -22,7 +22,7 @@ OVN_SETTLE = 15
 
 def views(node: str) -> tuple[str, ...]:
     """What the steps of a remap look at."""
-    return (f"ovs:{node}", f"dp:{node}", "vms", "networks")
+    return (f"ovs:{node}", f"dp:{node}", f"vms:{node}", "networks")
 
 
 def readable(args: Mapping[str, Any], facts: Facts) -> ovs.View | Stop:

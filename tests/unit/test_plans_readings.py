@@ -22,7 +22,8 @@ def read(view: str, *replies: Any) -> Facts:
 
 
 VIEWS = {
-    "nodes": ("cluster/nodes", "node/worker-01/ready"),
+    "nodes": ("cluster/nodes", "node/worker-01"),
+    "node:w": ("node/w/ready", "node/w/unschedulable", "node/w/resource-version"),
     "vms": ("cluster/vms", "cluster/vms/by-namespace"),
     "vm:default/web-1": ("vm/default/web-1", "vm/default/web-1/node"),
     "networks": ("cluster/networks", "network/default/vlan224"),
@@ -69,6 +70,20 @@ def test_an_answer_that_makes_no_sense_is_unknown_and_not_absent(view: str, nons
 def test_a_wait_knows_which_view_tells_a_path(view: str) -> None:
     told = {view_of(path) for path in VIEWS[view]}
     assert told <= {view, "nodes", "policies"} and view in told
+
+
+def test_all_vms_and_those_of_one_node_are_unknown_together() -> None:
+    facts = read("vms:w", NoReply("no route to host"), [node("w")])
+    paths = ("cluster/vms", "vm/default/web-1", "node/w/vms")
+    assert [facts.get(path) for path in paths] == [Unknown("no route to host")] * 3
+
+
+def test_the_object_of_one_node_tells_of_it_what_the_list_of_all_does() -> None:
+    mine = node("w", cordoned=True, by="run-1")
+    alone, among = read("node:w", [mine]), read("nodes", [], [node("v"), mine])
+    told = [path for path, _ in among.items() if path.startswith("node/w")]
+    assert len(told) > 5 and [alone.get(path) for path in told] == [among.get(path) for path in told]
+    assert read("node:w", []).get("node/w/unschedulable") == ABSENT
 
 
 def test_a_view_that_nobody_declared_is_refused() -> None:
