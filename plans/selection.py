@@ -17,6 +17,11 @@ def selected_nodes(network: VMNetwork, facts: Facts) -> list[str]:
     return [node for node in facts.value("cluster/nodes", []) if applies_to(network, node, facts)]
 
 
+def is_there(network: VMNetwork, node: str, facts: Facts) -> bool:
+    """Whether the network is known to ride on its bridge on the node already."""
+    return bool(facts.value(f"node/{node}/ovs/mapping/{network.name}") == network.bridge)
+
+
 def matches(policy: NativePolicy, node: str, facts: Facts) -> bool:
     """Whether a policy of the files selects a node; one without labels selects every node."""
     labels = facts.value(f"node/{node}/labels", {})

@@ -13,14 +13,14 @@ from plans.facts import Facts, Known, Unknown
 from plans.hazards import Scene
 from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.nmstate.ownership import ABSENT_KEPT_SINCE, SINGLE_KEYS_SINCE, version
-from plans.selection import applies_to, nodes_of_policy, selected_nodes
+from plans.selection import applies_to, is_there, nodes_of_policy, selected_nodes
 
 
 def contradictions(scene: Scene) -> list[Finding]:
     """H04: two policies that disagree about one node are obeyed in turn, at every label change, until one is skipped.
 
     A policy that disagrees with a VMNetwork is as bad by whatever means the nodes are changed: the next label of the
-    node brings the old bridge back.
+    node brings the old bridge back. It is no hazard to a node that this plan leaves where the policy has it.
     """
     found = []
     going, rewritten = _of_this_plan(scene, "withdraw"), _of_this_plan(scene, "prepare", "finalise")
@@ -35,13 +35,15 @@ def contradictions(scene: Scene) -> list[Finding]:
     for network in scene.desired.networks:
         wanted = policies.final_document(network)
         selected = selected_nodes(network, scene.facts)
+        moved = {c.node for diff in scene.diffs for c in diff.changes if network.name in c.localnets}
+        moved |= {node for node in selected if is_there(network, node, scene.facts)}
         own = {names.mapping_name(network), *(names.node_name(network, node) for node in selected)}
         for name, have in there.items():
             if name in rewritten or (have["ours"] and name in own):
                 continue
             reasons = documents.contradictions(wanted, have["document"])
             for node, carried in labels.items() if reasons else ():
-                if applies_to(network, node, scene.facts) and _will_match(network, have["selector"], carried):
+                if node in moved and _will_match(network, have["selector"], carried):
                     found.append(_against_network(network, name, node, reasons))
     found += _natives(scene, there)
     for (one, first), (other, second) in combinations(there.items(), 2):
@@ -247,7 +249,7 @@ def no_longer_held(scene: Scene) -> list[Finding]:
     covered = {n.name for n in scene.desired.networks}
     bridges = {b for n in scene.desired.networks for b in (n.bridge, n.replaced_bridge) if b}
     found = []
-    for name in sorted(_replaced(scene)):
+    for name in sorted(_replaced(scene) & _of_this_plan(scene, "withdraw")):
         have = scene.facts.value(f"policy/{name}")
         if not have:
             continue

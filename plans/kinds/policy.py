@@ -21,7 +21,7 @@ from plans.nmstate import documents, enactments, enforcing, names, policies
 from plans.nmstate.former import former
 from plans.nmstate.ownership import made_by_network_manager
 from plans.nmstate.steps import AT_ONCE
-from plans.selection import nodes_of_policy, selected_nodes
+from plans.selection import applies_to, is_there, nodes_of_policy, selected_nodes
 
 
 def address(name: str) -> str:
@@ -35,14 +35,16 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     for name, networks in _replaced(desired).items():
         last = any(n.is_labelled for n in desired.networks if n.name in networks)
         left = sorted({node for net in networks if last for node in survey.held.get(net, {})})
-        outcomes.append(_diff_replaced(name, networks, facts, "epilogue" if last else "prologue", left))
+        gone = _diff_replaced(name, networks, facts, "epilogue" if last else "prologue", left)
+        stays = _stays(name, [n for n in desired.networks if n.name in networks], facts, survey)
+        outcomes.append(Blocked(gone.address, "", stays) if stays and isinstance(gone, Change) else gone)
     for network in desired.networks:
         if network.is_labelled:
             outcomes += _diff_labelled(network, facts, survey)
         else:
             shared = _diff_shared(network, facts, survey)
-            outcomes += [*_out_of_the_way(network, facts, shared), *([shared] if shared else [])]
-    outcomes += _diff_former(desired, facts, outcomes)
+            outcomes += [*_out_of_the_way(network, facts, survey, shared), *([shared] if shared else [])]
+    outcomes += _diff_former(desired, facts, survey, outcomes)
     for policy in desired.policies:
         outcomes += _diff_native(policy, facts, survey)
     return outcomes
@@ -189,7 +191,26 @@ def _diff_replaced(
     )  # fmt: skip
 
 
-def _diff_former(desired: Desired, facts: Facts, others: Sequence[Outcome]) -> list[Outcome]:
+def _stays(name: str, networks: Sequence[VMNetwork], facts: Facts, survey: Survey) -> tuple[str, ...]:
+    """Why a policy that is to go is left where it is, in a line for each reason; empty when it goes.
+
+    It goes for the nodes that leave it, and for those that it would lead back. Where some are held and there is none of these,
+    it still holds its nodes as they are, and those that join.
+    """
+    held = {node: why for network in networks for node, why in survey.held.get(network.name, {}).items()}
+    have = facts.value(address(name))
+    moved = any(network.name in change.localnets for change in survey.changes for network in networks)
+    if not held or not have or moved:
+        return ()
+    for node in policies.selected(facts, have["selector"]):
+        if any(is_there(network, node, facts) for network in networks if applies_to(network, node, facts)):
+            return ()
+    return tuple(
+        f"it goes when a node leaves it, and {node} will not: {why}" for node, why in sorted(held.items())
+    )
+
+
+def _diff_former(desired: Desired, facts: Facts, survey: Survey, others: Sequence[Outcome]) -> list[Outcome]:
     """What earlier runs made and nothing writes now: it goes last, behind what comes after it, or first if it is in the way."""
     coming = {o.address for o in others if not (isinstance(o, Change) and o.verb == "-")}
     outcomes: list[Outcome] = []
@@ -201,6 +222,9 @@ def _diff_former(desired: Desired, facts: Facts, others: Sequence[Outcome]) -> l
         if have["owner"]:
             reason = f"an earlier run made it, and {have['owner']} keeps it (H50): remove it there"
             outcomes.append(Blocked(where, "", (reason,)))
+            continue
+        if stays := _stays(one.name, [one.network], facts, survey):
+            outcomes.append(Blocked(where, "", stays))
             continue
         why = f"an earlier run made it for VMNetwork {one.network.name}, and none by that name is written now"
         outcomes.append(
@@ -215,7 +239,9 @@ def _diff_former(desired: Desired, facts: Facts, others: Sequence[Outcome]) -> l
     return outcomes
 
 
-def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome | None) -> list[Outcome]:
+def _out_of_the_way(
+    network: VMNetwork, facts: Facts, survey: Survey, outcome: Outcome | None
+) -> list[Outcome]:
     """The shared policy of an earlier migration, which says otherwise: it would contradict each node's own (H04).
 
     Where none is written any more (no `outcome`), it would lead each node back; there only what a run of this network made is taken away.
@@ -229,6 +255,8 @@ def _out_of_the_way(network: VMNetwork, facts: Facts, outcome: Outcome | None) -
     said = documents.contradictions(have["document"], policies.final_document(network))
     if not said or not (moves or leads_back):
         return []
+    if stays := _stays(name, [network], facts, survey):
+        return [] if outcome else [Blocked(address(name), "", stays)]
     why = "would lead each node back" if leads_back else "would contradict what each node gets meanwhile"
     return [
         Change(
