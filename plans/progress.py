@@ -116,14 +116,19 @@ def _row(number: int, actions: list[Action], steps: Mapping[str, StepState], wor
 
 
 def still_cordoned(plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
-    """The nodes that a run has begun to take out of scheduling, and has not put back."""
-    over = ("done", "marked-done")
-    return [
-        a.node
-        for a in plan.actions
-        if a.id == f"{a.node}/cordon" and a.id in steps
-        if steps.get(f"{a.node}/uncordon", WAITING).status not in over
-    ]
+    """The nodes that a run has taken out of scheduling, or may have, and has not put back."""
+    held: dict[str, None] = {}
+    for action in plan.actions:
+        step = steps.get(action.id, WAITING)
+        over = step.status in ("done", "marked-done")
+        if action.id == f"{action.node}/uncordon" and over:
+            held.pop(action.node, None)
+        elif action.id == f"{action.node}/cordon" or not over:
+            # Also an action that failed after the node was put back cordons it again: its path is not there.
+            words = [label for label in step.acted if label in ("cordon", "uncordon")]
+            if words and words[-1] == "cordon":
+                held[action.node] = None
+    return list(held)
 
 
 def vms_away(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:

@@ -27,6 +27,9 @@ _READ_ONLY = {op.__name__.lower() for op in READ_ONLY}
 _OVER = ("done", "marked-done")
 _STEP = ("action", "attempt", "status", "began", "ended", "note", "proven")
 _EVENT = ("burst", "label", "intent_at", "outcome", "outcome_at", "result", "message")
+_OP = ("op", "title", "ref", "patch")
+"""Of an op: what it is, and what it was done to. What a patch says tells what it may have left there."""
+
 _RUN = ("id", "plan", "status", "began", "ended", "who", "version", "message")
 
 
@@ -136,7 +139,7 @@ def _slim(row: Row[Any]) -> dict[str, Any]:
         "id": row.id,
         "action": row.action,
         "attempt": row.attempt,
-        "op": {"op": op["op"], "title": op.get("title", row.label)},
+        "op": {"title": row.label, **{name: op[name] for name in _OP if name in op}},
         **{name: getattr(row, name) for name in _EVENT},
     }
 

@@ -96,14 +96,18 @@ def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, 
 
 def render_undo(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
     """The manual undo of each node on which a run stopped half-way, and how its VMs come home."""
-    stopped = [node.node for node in nodes if node.word in ("failed", "under way")]
-    return [line for node in stopped for line in _manual_undo(node, plan, steps)]
+    return [line for node in half_way(nodes) for line in _manual_undo(node, plan, steps)]
+
+
+def half_way(nodes: Sequence[NodeProgress]) -> list[str]:
+    """The nodes on which a run stopped, or on which it is at work."""
+    return [node.node for node in nodes if node.word in ("failed", "under way")]
 
 
 def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
     touched = [a for a in plan.actions if a.node == node and a.id in steps and steps[a.id].acted]
     undoable = [a for a in reversed(touched) if a.undo_commands]
-    away = vms_away(node, plan, steps)
+    away = homecoming(node, plan, steps)
     if not undoable and not away:
         return []
     lines = ["", f"Manual undo on {node}, in this order (only if you want to go back instead of resuming):"]
@@ -112,8 +116,12 @@ def _manual_undo(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[
         lines += [f"  {command}" for command in action.undo_commands]
     if away:
         lines.append(f"  # VMs that were taken off {node}: once it is uncordoned, back to it")
-        lines += [f"  {way_home(vm, node)}" for vm in away]
-    return lines
+    return [*lines, *(f"  {command}" for command in away)]
+
+
+def homecoming(node: str, plan: Plan, steps: Mapping[str, StepState]) -> list[str]:
+    """The commands that bring the VMs home which a run took off a node; nothing when none is away."""
+    return [way_home(vm, node) for vm in vms_away(node, plan, steps)]
 
 
 def render_planning_anew(

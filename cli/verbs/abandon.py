@@ -8,13 +8,10 @@ from pathlib import Path
 
 import click
 
-from cli.render.run import uncordon
+from cli.left import left_behind
 from cli.running import StoreAt, copies_of, held, write_end
-from cli.stopped import say_stopped
-from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from plans.errors import InputError
-from plans.progress import still_cordoned
 from state.journal import UNFINISHED, Journal, Run
 from state.lock import Lock
 from state.store import Store
@@ -28,7 +25,7 @@ ABANDONED = "abandoned"
 @target_options
 @state_option
 def command(run: str, reason: str, where: Where, state: str) -> None:
-    """Give up RUN: it is never resumed. Nothing is undone; what it cordoned stays cordoned.
+    """Give up RUN: it is never resumed. Nothing is undone; what it leaves is named, with what takes it away.
 
     With a target, its copy in the cluster says so too, also when RUN was abandoned without one; and RUN may be one whose
     state database is lost.
@@ -47,7 +44,7 @@ def command(run: str, reason: str, where: Where, state: str) -> None:
     _refuse_finished(found)
     with Lock(store, "ovsplan abandon"):
         Journal(store).abandon(found.id, reason, time.time())
-    _say_held(Journal(store), found, None)
+    _say_left(Journal(store), found, None, state)
     click.echo(
         "If it has a copy in the cluster, that was not told: it still says that the run is not finished. "
         f"To tell it: {_with_a_target(found, state)}"
@@ -73,7 +70,7 @@ def _in_cluster(opened: Opened, run: str, reason: str, state: str) -> None:
             told = "is told now" if copy else "is not unfinished, or there is none"
             click.echo(f"Run {found.id} was abandoned before; its copy in the cluster {told}.")
             return
-        _say_held(Journal(store), found, opened)
+        _say_left(Journal(store), found, opened, state)
 
 
 def _refuse_finished(found: Run) -> None:
@@ -86,8 +83,7 @@ def _with_a_target(run: Run, state: str) -> str:
     return f"`ovsplan abandon {run.id}{where}` with --context, --twin or --target."
 
 
-def _say_held(journal: Journal, run: Run, opened: Opened | None) -> None:
+def _say_left(journal: Journal, run: Run, opened: Opened | None, state: str) -> None:
     click.echo(f"Run {run.id} is abandoned. Nothing was undone.")
-    for node in still_cordoned(journal.plan_of(run), step_states(journal, run.id)):
-        click.echo(f"  {node} may still be cordoned by it: {uncordon(node)}")
-    say_stopped(journal, run, journal.plan_of(run), opened)
+    for line in left_behind(journal, run, journal.plan_of(run), opened, state):
+        click.echo(line)

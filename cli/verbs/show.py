@@ -24,12 +24,20 @@ from plans.errors import InputError
     help="How.",
 )
 @click.option("--inventory", is_flag=True, help="Print the before-image that the run took first, as JSON.")
+@click.option(
+    "--export",
+    metavar="POLICY",
+    help="Print a policy as it was before the run, as JSON that `oc create -f -` takes.",
+)
 @state_option
-def command(what: str, form: str, inventory: bool, state: str) -> None:
+def command(what: str, form: str, inventory: bool, export: str | None, state: str) -> None:
     """Show a plan file, or the plan of a run (its id, or the beginning of it).
 
     `--format runbook` prints the commands with which a person can do it by hand.
     """
+    if export is not None:
+        click.echo(_export(what, export, state))
+        return
     if inventory:
         click.echo(_inventory(what, state))
         return
@@ -74,3 +82,18 @@ def _inventory(what: str, state: str) -> str:
     return json.dumps(
         {"taken_at": taken_at, "sha256": digest, "content": json.loads(content)}, indent=2, sort_keys=True
     )
+
+
+def _export(what: str, policy: str, state: str) -> str:
+    from cli.left import policies_before
+    from state.journal import Journal
+    from state.store import Store
+
+    journal = Journal(Store(Path(state)))
+    run = journal.find_run(what)
+    name = policy.removeprefix("policy/")
+    before = policies_before(journal, run, journal.plan_of(run))
+    if name not in before:
+        known = f"there were: {', '.join(sorted(before))}" if before else "it has recorded none"
+        raise InputError(f"run {run.id} has no export of policy {name}; {known}")
+    return json.dumps(before[name], indent=2, sort_keys=True)

@@ -10,9 +10,9 @@ from textwrap import indent
 
 import click
 
+from cli.left import left_behind, stopped_vms
 from cli.render.run import at, render_planning_anew, render_shared, render_status, render_undo
 from cli.running import check_plan_of, copies_of, in_secrets, lease_holder, standing
-from cli.stopped import say_stopped
 from cli.verbs.apply import step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from engine.copies import Copy
@@ -89,8 +89,12 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
-    if not is_held(store):
-        say_stopped(journal, run, plan, opened)
+    if run.status == "abandoned" and not copy:
+        if left := left_behind(journal, run, plan, opened, state):
+            click.echo("What it left, by its journal:\n" + indent("\n".join(left), "  "))
+    elif not is_held(store):
+        for line in stopped_vms(journal, run, plan, opened):
+            click.echo(line)
     if opened and not copy:
         _say_copy(opened, store, run)
     stopped = word not in ("running", "running elsewhere", *ENDED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,16 +170,14 @@ class Cycle:
         return self.done.attempts.get(f"{word}{self.tag}", 0) >= self.tries
 
 
-def left_stopped(events: Iterable[tuple[str, Mapping[str, Any], str | None]]) -> dict[str, str]:
-    """The VMs whose last op of these (label, op, outcome; in order) stopped them, or may have: each with the command
-    that makes it run as it did.
-    """
+Events = Iterable[tuple[str, Mapping[str, Any], str | None]]
+"""Ops as the journal has them: label, op, outcome; in order."""
+
+
+def left_stopped(events: Events) -> dict[str, str]:
+    """The VMs whose last op of these stopped them, or may have: each with the command that makes it run as it did."""
     found: dict[str, str] = {}
-    for label, op, outcome in events:
-        word, ref = label.partition(":")[0], op.get("ref") or {}
-        if op.get("op") != "patch" or ref.get("kind") != VM[1] or word not in ("stop", "start"):
-            continue
-        vm = f"{ref['namespace']}/{ref['name']}"
+    for word, vm, op, outcome in _of_vms(events):
         if word == "stop" and outcome != "failed":
             found[vm] = _by_hand(vm, op["patch"]["metadata"]["annotations"][RUN_STRATEGY])
         elif word == "start" and outcome in ("done", "first"):
@@ -187,11 +185,40 @@ def left_stopped(events: Iterable[tuple[str, Mapping[str, Any], str | None]]) ->
     return found
 
 
+def left_noted(events: Events) -> dict[str, str]:
+    """The VMs that these ops stopped and started, and whose note may still be on them: each with the command that gives
+    it back its run strategy, and takes the note away.
+    """
+    events = list(events)
+    stopped = left_stopped(events)
+    found: dict[str, str] = {}
+    for _, vm, op, outcome in _of_vms(events):
+        notes = op["patch"].get("metadata", {}).get("annotations", {})
+        if notes.get(RUN_STRATEGY) and outcome != "failed":
+            found[vm] = _restore(vm, notes[RUN_STRATEGY])
+        elif RUN_STRATEGY in notes and outcome in ("done", "first"):
+            found.pop(vm, None)
+    return {vm: command for vm, command in found.items() if vm not in stopped}
+
+
+def _of_vms(events: Events) -> Iterator[tuple[str, str, Mapping[str, Any], str | None]]:
+    """The patches of VMs: the first word of the label, the VM, the op and its outcome."""
+    for label, op, outcome in events:
+        ref = op.get("ref") or {}
+        if op.get("op") == "patch" and ref.get("kind") == VM[1]:
+            yield label.partition(":")[0], f"{ref['namespace']}/{ref['name']}", op, outcome
+
+
 def _by_hand(vm: str, before: str) -> str:
+    namespace, _, name = vm.partition("/")
+    command = _restore(vm, before)
+    return f"{command}; virtctl start {name} -n {namespace}" if before.endswith("=Manual") else command
+
+
+def _restore(vm: str, before: str) -> str:
     facts = Facts({f"machine/{vm}/field": Known(before.partition("=")[0])})
     (command,) = restore_op("restore", vm, before, facts).commands
-    namespace, _, name = vm.partition("/")
-    return f"{command}; virtctl start {name} -n {namespace}" if before.endswith("=Manual") else command
+    return command
 
 
 def patch_op(
