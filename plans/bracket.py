@@ -92,7 +92,7 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
             else []
         ),
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
-        *_with_proof(node, delivered, changes, context, asked),
+        *_with_proof(node, delivered, changes, context, asked, [vm for vm in back if vm in users]),
         *([checkpoints.verify(node, proven)] if proven else []),
         *([reboot.reboot(node, own_cordon=cordons), reboot.settle(node, proven)] if reboots else []),
         *([canary.prove(node, seen, image)] if image else []),
@@ -247,6 +247,7 @@ def _with_proof(
     changes: Sequence[Change],
     context: Context,
     asked: pings.Asked,
+    returning: Sequence[str],
 ) -> list[Action]:
     """Hot: the proof stands between the remap and the removal of the old bridge, while there is a way back."""
     moves = {c.address: c.traffic for c in changes if c.traffic}
@@ -259,7 +260,7 @@ def _with_proof(
     first = [a for a in delivered if a.address not in moves and a.id in wanted]
     rest = [a for a in delivered if a.address not in moves and a.id not in wanted]
     here = asked.but(context.away)
-    return [*first, *remaps, proof.hot(node, bridges, proven_by, here), *rest]
+    return [*first, *remaps, proof.hot(node, bridges, proven_by, here, returning), *rest]
 
 
 def _returns(

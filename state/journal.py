@@ -19,7 +19,7 @@ from plans.document import Plan, canonical, read
 from plans.errors import InputError, JournalError
 from plans.ops import READ_ONLY, AnyOp
 from state import schema
-from state.lock import Lock, note
+from state.lock import Lock, note, who_am_i
 from state.store import Store
 
 UNFINISHED = ("running", "stopped", "failed", "moved")
@@ -354,7 +354,7 @@ class Journal:
         return digest
 
     def mark(self, run: str, action: str, status: str, reason: str, now: float) -> None:
-        """Record a person's word on an action: `marked-done` or `marked-not-done`."""
+        """Record a person's word on an action, with who it was: `marked-done` or `marked-not-done`."""
         with self._store.write() as db:
             s = schema.steps.c
             last = (
@@ -362,7 +362,13 @@ class Journal:
             )
             db.execute(
                 insert(schema.steps).values(
-                    run=run, action=action, attempt=last + 1, status=status, began=now, ended=now, note=reason
+                    run=run,
+                    action=action,
+                    attempt=last + 1,
+                    status=status,
+                    began=now,
+                    ended=now,
+                    note=f"{who_am_i()}: {reason}",
                 )
             )
             note(db, f"mark {action} of run {run} {status.removeprefix('marked-')}: {reason}")

@@ -16,6 +16,8 @@ from engine.reach import Reporter
 from plans.actions import Action
 from plans.document import Plan
 from plans.maintenance.migrations import way_home
+from plans.marks import Mark
+from plans.networks import listed
 from plans.ops import AnyOp, Wait
 from plans.progress import NOT_IN_PLAN, WAITING, NodeProgress, StepState, still_cordoned, vms_away
 from plans.readings.cluster import CORDONED_BY
@@ -25,6 +27,12 @@ COLOURS = {
     "marked-done": "magenta", "marked-not-done": "magenta", NOT_IN_PLAN: "white",
 }  # fmt: skip
 
+
+NAMED = 6
+"""How many VMs of one network are named."""
+
+UNHEARD = 10
+"""How many lines there are of nodes and their networks in which nothing was heard of some VM."""
 
 SHORT = 100
 """Characters of a reason where the whole of it stands nearby."""
@@ -149,24 +157,59 @@ def render_status(nodes: Sequence[NodeProgress]) -> str:
     """Each node's checklist."""
     blocks = []
     for node in nodes:
-        lines = [f"{click.style(node.node, bold=True)}  {paint(node.word)}  {node.proof}".rstrip()]
+        by_hand = f"  ({node.unverified} marked by hand, not verified)" if node.unverified else ""
+        proof = "proven, not for all its VMs" if node.untold and node.proof == "proven" else node.proof
+        lines = [f"{click.style(node.node, bold=True)}  {paint(node.word)}  {proof}".rstrip() + by_hand]
         for number, title, state, detail in node.rows:
             shown = f"{title:<28} {paint(state)}"
             lines.append(f"  {number:>2}  {shown}" + (f"  {detail}" if detail else ""))
+        lines += [f"      {words}" for words in node.marked]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
 
-def render_shared(plan: Plan, steps: Mapping[str, StepState]) -> str:
+def render_shared(plan: Plan, steps: Mapping[str, StepState], by_hand: Mapping[str, Mark]) -> str:
     """What is done for the whole cluster, before the nodes and after them."""
     shared = [a for a in plan.actions if not a.node]
     width = max((len(a.id) for a in shared), default=0)
     lines = [click.style("the cluster", bold=True)]
     for action in shared:
         state = steps.get(action.id, WAITING)
-        note = next(iter(state.note.splitlines()), "")
-        lines.append(f"      {action.id:<{width}} {paint(state.status)}" + (f"  {note}" if note else ""))
+        mark = by_hand.get(action.id)
+        note = str(mark) if mark else next(iter(state.note.splitlines()), "")
+        status = "done" if mark and mark.checked_by else state.status
+        lines.append(f"      {action.id:<{width}} {paint(status)}" + (f"  {note}" if note else ""))
     return "\n".join(lines)
+
+
+def render_untold(nodes: Sequence[NodeProgress]) -> list[str]:
+    """Of which VMs nothing was heard, by node and network, and what can be done about it; nothing when all were."""
+    lines = [
+        f"  {node.node}, {f'network {nad}' if nad else 'its networks'}: {listed(vms, NAMED)}"
+        for node in nodes
+        for nad, vms in node.untold
+    ]
+    if not lines:
+        return []
+    more = len(lines) - UNHEARD
+    rest = (
+        [f"  and {more} more like these: `ovsplan status` names them in row 11 of each node"]
+        if more > 0
+        else []
+    )
+    bridges = sorted({bridge for node in nodes for bridge in node.bridges})
+    look = " or ".join(f"`ovs-appctl fdb/show {bridge}`" for bridge in bridges)
+    return [
+        "Not proven, as nothing was heard of these VMs:",
+        *lines[:UNHEARD],
+        *rest,
+        f"  Have each send something, a ping from inside: its path works once {look} on its node lists its MAC.",
+    ]
+
+
+def render_marked(found: Sequence[Mark]) -> list[str]:
+    """What a person marked as done, a line each; nothing when nobody did."""
+    return ["By a person's word:", *(f"  {mark.action}: {mark}" for mark in found)] if found else []
 
 
 def render_history(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from cli.files import read_text
 from cli.output import may_be_lost
 from cli.planning import lacks, plan_for
 from cli.render.plan import render_plan, summary
-from cli.render.run import Printer, at, render_planning_anew, render_recap
+from cli.render.run import Printer, at, render_marked, render_planning_anew, render_recap, render_untold
 from cli.running import (
     Held,
     Kept,
@@ -55,6 +55,7 @@ from plans.errors import (
     OvsplanError,
     WorldMoved,
 )
+from plans.marks import MARKED, Later, marks, unverified
 from plans.progress import StepState, progress
 from state.journal import Journal, Run
 from state.lock import Lock, who_am_i
@@ -383,12 +384,16 @@ def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -
 
 
 def _tell_end(journal: Journal, run: Run, plan: Plan) -> None:
-    unproven = [n for n in progress(plan, step_states(journal, run.id)) if n.proof not in ("", "proven")]
+    steps = step_states(journal, run.id)
+    nodes = progress(plan, steps)
     click.echo(
         f"\nApply complete. {summary(plan).splitlines()[0].replace('Plan: ', '').replace('to add', 'added').replace('to change', 'changed').replace('to destroy', 'destroyed')}"
     )
-    for node in unproven:
-        click.echo(f"  {node.node}: {node.proof}")
+    for node in nodes:
+        if node.proof not in ("", "proven"):
+            click.echo(f"  {node.node}: {'not proven' if node.untold else node.proof}")
+    for line in [*render_untold(nodes), *render_marked(unverified(marks(plan, steps)))]:
+        click.echo(line)
     for sentence in plan.afterwards:
         click.echo(sentence)
     if plan.is_partial:
@@ -414,6 +419,15 @@ def step_states(journal: Journal, run: str) -> dict[str, StepState]:
     """The journal's steps as `plans.progress` reads them."""
     acted = journal.acted(run)
     return {
-        name: StepState(row.status, row.note, row.proven, row.began, tuple(acted.get(name, ())))
+        name: StepState(row.status, row.note, row.proven, row.began, tuple(acted.get(name, ())), row.id)
         for name, row in journal.steps(run).items()
     }
+
+
+def runs_after(journal: Journal, run: Run) -> list[Later]:
+    """The runs that came after one, the first of them first; none where nobody marked anything in it."""
+    if not any(step.status == MARKED for step in journal.steps(run.id).values()):
+        return []
+    runs = journal.runs()
+    newer = runs[: [one.id for one in runs].index(run.id)]
+    return [(one.id, journal.plan_of(one), step_states(journal, one.id)) for one in reversed(newer)]

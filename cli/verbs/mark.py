@@ -36,3 +36,7 @@ def command(action: str, word: str, reason: str, state: str) -> None:
     with Lock(store, "ovsplan mark"):
         journal.mark(run.id, action, f"marked-{word}", reason, time.time())
     click.echo(f"Marked {action} of run {run.id} as {word}: {reason}")
+    if word == "done":
+        click.echo(
+            "It is your word: `ovsplan status` says so, and that it is not verified, until something has checked it."
+        )

@@ -41,7 +41,7 @@ def command(what: str, form: str, inventory: bool, export: str | None, state: st
     if inventory:
         click.echo(_inventory(what, state))
         return
-    plan = _plan(what, state)
+    plan, marked = _plan(what, state)
     if form == "json":
         say_document(plan)
         return
@@ -49,23 +49,30 @@ def command(what: str, form: str, inventory: bool, export: str | None, state: st
     if form == "runbook":
         from cli.render.runbook import render_runbook
 
-        click.echo(render_runbook(plan))
+        click.echo("\n".join([render_runbook(plan), *(f"# {line}" for line in marked)]))
         return
     from cli.render.plan import render_plan
 
-    click.echo(render_plan(plan))
+    click.echo("\n".join([render_plan(plan), *(["", *marked] if marked else [])]))
 
 
-def _plan(what: str, state: str) -> Plan:
+def _plan(what: str, state: str) -> tuple[Plan, list[str]]:
+    """The plan of a file or a run; and of a run, what a person marked as done in it."""
     if Path(what).is_file():
-        return read(read_text(what), what)
+        return read(read_text(what), what), []
     if "/" in what or "." in what:
         raise InputError(f"{what}: no such file, and no run is called so. `ovsplan history` lists the runs.")
+    from cli.render.run import render_marked
+    from cli.verbs.apply import runs_after, step_states
+    from plans.marks import marks
     from state.journal import Journal
     from state.store import Store
 
     journal = Journal(Store(Path(state)))
-    return journal.plan_of(journal.find_run(what))
+    run = journal.find_run(what)
+    plan = journal.plan_of(run)
+    by_hand = marks(plan, step_states(journal, run.id), runs_after(journal, run))
+    return plan, render_marked(list(by_hand.values()))
 
 
 def _inventory(what: str, state: str) -> str:

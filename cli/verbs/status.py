@@ -11,14 +11,15 @@ from textwrap import indent
 import click
 
 from cli.left import left_behind, stopped_vms
-from cli.render.run import at, render_planning_anew, render_shared, render_status, render_undo
+from cli.render.run import at, render_planning_anew, render_shared, render_status, render_undo, render_untold
 from cli.running import check_plan_of, copies_of, in_secrets, lease_holder, standing
-from cli.verbs.apply import step_states
+from cli.verbs.apply import runs_after, step_states
 from cli.wiring import DEFAULT_STATE, Opened, Where, open_world, say_target, state_option, target_options
 from engine.copies import Copy
 from engine.lease import NAMESPACE
 from plans.document import Plan
 from plans.errors import InputError
+from plans.marks import marks
 from plans.progress import progress, vms_without_network
 from providers.ports import Forbidden, PortError
 from state.journal import Journal, Run
@@ -85,7 +86,11 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
         )
     if run.message:
         click.echo(indent(run.message, "  "))
-    click.echo("\n" + "\n\n".join([render_status(progress(plan, steps)), render_shared(plan, steps)]) + "\n")
+    later = runs_after(journal, run)
+    nodes, by_hand = progress(plan, steps, later), marks(plan, steps, later)
+    click.echo("\n" + "\n\n".join([render_status(nodes), render_shared(plan, steps, by_hand)]) + "\n")
+    for line in render_untold(nodes):
+        click.echo(line)
     _say_waiting(store, journal, run, plan)
     if opened:
         _say_dark(opened, plan)
@@ -98,7 +103,7 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
     if opened and not copy:
         _say_copy(opened, store, run)
     stopped = word not in ("running", "running elsewhere", *ENDED)
-    if stopped and (undo := render_undo(progress(plan, steps), plan, steps)):
+    if stopped and (undo := render_undo(nodes, plan, steps)):
         click.echo("\n".join([*undo, ""]))
     options = (opened.options if opened else "--twin DIR") + (
         f" --state {state}" if state != DEFAULT_STATE else ""

@@ -41,6 +41,7 @@ _COMMANDS = {
     "linux": ("ping", "--", "-c", "2", "-W", "1", "-t", "1"),
     "windows": ("ping", "--", "-n", "2", "-w", "1000", "-i", "1"),
 }
+_ANSWERS = re.compile(r"the gateway answers ([^;]+)")
 _FAILED = re.compile(r'^\{.*"msg":\s*"Failed ')
 _MESSAGE = re.compile(r"Message='(.*)'\)", re.S)
 _PREFIX = "internal error: unable to execute QEMU agent command 'guest-exec': "
@@ -115,6 +116,10 @@ def namespaces(desired: Desired, facts: Facts) -> list[str]:
             if known.get("guest_agent") and any(at["nad"] in gateways for at in known.get("macs", ()))
         }
     )
+
+
+def _whose(ping: Ping) -> str:
+    return f"{ping['vm']} ({ping['gateway']})"
 
 
 def _key(ping: Ping) -> str:
@@ -285,18 +290,22 @@ def step_ping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 
 @dataclass(slots=True)
 class Told:
-    """What came of some pings: by VM and gateway, `lost` those answered before the move only."""
+    """What came of some pings: by VM and gateway, `lost` those answered before the move only; `proven`: VM and network of
+    those answered.
+    """
 
     answered: list[str] = field(default_factory=list)
+    proven: set[tuple[str, str]] = field(default_factory=set)
     lost: list[str] = field(default_factory=list)
     unproven: list[str] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
 
     def note(self, ping: Ping, verdict: Verdict, why: str, earlier: Verdict) -> None:
         """One more. `earlier`: what it was before the move."""
-        whose = f"{ping['vm']} ({ping['gateway']})"
+        whose = _whose(ping)
         if verdict == "answered":
             self.answered.append(whose)
+            self.proven.add((str(ping["vm"]), str(ping["nad"])))
         elif verdict == "silent":
             (self.lost if earlier == "answered" else self.unproven).append(whose)
         else:
@@ -318,6 +327,12 @@ class Told:
             f"the gateway answered the ping of {', '.join(self.lost)} before the move and does not now: "
             "look at the VLANs of the switch ports"
         )
+
+
+def networks_answered(asked: Sequence[Ping], note: str) -> set[str]:
+    """The networks in which a gateway answered one of some pings, by the note of the action that asked."""
+    told = [whose for part in _ANSWERS.findall(note) for whose in part.split(", ")]
+    return {str(ping["nad"]) for ping in asked if _whose(ping) in told}
 
 
 def ask_again(asked: Sequence[Ping], args: Mapping[str, Any], facts: Facts, done: Done) -> Perform | Told:

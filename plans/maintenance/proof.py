@@ -9,14 +9,15 @@ inside comes on top (`pings`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from plans import ovs
 from plans.actions import Action, Done, Finished, Next, Perform, Stop, routine
 from plans.checks import Check, Holds, judge
 from plans.facts import Absent, Facts, Known, Unknown
-from plans.guests import Guest, guests
+from plans.guests import Guest, guests, networks_of
 from plans.maintenance import pings
 from plans.maintenance.cordon import cordon_op, uncordon_op
 from plans.maintenance.migrations import MIGRATION_DEADLINE, VIEWS, Move, migrate
@@ -36,24 +37,35 @@ LATELY = 5
 """Seconds since a VM that talks was last heard. One that says something more rarely can't be told from OVN, which goes
 on announcing every VM once after 1, 2, 4, 8 and 16 s."""
 
+_UNTOLD = re.compile(r"cannot tell \((?:silent|not back yet)\): ([^;]+)")
+
 Bridges = Mapping[str, str]
 """localnet → the bridge that it is proven on."""
 
 
-def hot(node: str, bridges: Bridges, remaps: Mapping[str, str], asked: Sequence[pings.Ping] = ()) -> Action:
-    """See every VM on the node that talks. `remaps`: localnet → the action that moved it."""
+def hot(
+    node: str,
+    bridges: Bridges,
+    remaps: Mapping[str, str],
+    asked: Sequence[pings.Ping] = (),
+    returning: Sequence[str] = (),
+) -> Action:
+    """See every VM on the node that talks. `remaps`: localnet → the action that moved it; `returning`: who is back later."""
     tables = tuple(f"fdb:{node}:{bridge}" for bridge in sorted(set(bridges.values())))
     return Action(
         id=f"{node}/prove",
         routine="prove@1",
         title=f"VM traffic of {', '.join(sorted(bridges))} seen on {', '.join(sorted(set(bridges.values())))}",
         node=node,
-        args={"node": node, "bridges": dict(bridges), "remaps": dict(remaps), **pings.args_of(asked)},
+        args={
+            "node": node, "bridges": dict(bridges), "remaps": dict(remaps), **pings.args_of(asked),
+            **({"vms": list(returning)} if returning else {}),
+        },
         uses=(*sorted(remaps.values()), *pings.uses_of(node, asked)),
         reads=(f"ovs:{node}", *tables, f"vms:{node}", "networks", *pings.reads_of(node, asked)),
         no_undo="it changes nothing",
         rows=(11,),
-    )
+    )  # fmt: skip
 
 
 def first_return(node: str, bridges: Bridges, vms: Sequence[str], asked: Sequence[pings.Ping] = ()) -> Action:
@@ -144,12 +156,23 @@ def step_prove(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if told.lost:
         return Stop(told.why_lost)
     heard = sorted({g.vm for g in seen})
-    silent = sorted({g.vm for _, g in here} - set(heard))
-    note = f"seen: {', '.join(heard) or 'none'}" + (
-        f"; cannot tell (silent): {', '.join(silent)}" if silent else ""
-    )
-    note = "; ".join(filter(None, [note, str(told)]))
-    return Finished(note, proven=True if heard or told.answered else None)
+    silent = {(g.vm, g.nad) for _, g in here} - {(g.vm, g.nad) for g in seen} - told.proven
+    note = f"seen: {', '.join(heard) or 'none'}"
+    late = _in_other_networks(args, facts, {g.nad for _, g in here})
+    told_of = [note, _untold("silent", silent), _untold("not back yet", late), str(told)]
+    return Finished("; ".join(filter(None, told_of)), proven=True if heard or told.answered else None)
+
+
+def _untold(why: str, attachments: Iterable[tuple[str, str]]) -> str:
+    """The VMs that a proof says nothing of, each with its network; empty for none. `untold_in` finds them again."""
+    named = ", ".join(f"{vm} in {nad}" for vm, nad in sorted(attachments))
+    return f"cannot tell ({why}): {named}" if named else ""
+
+
+def untold_in(note: str) -> list[tuple[str, str]]:
+    """The VMs, each with its network, that the note of a proof names as those of which it says nothing."""
+    named = (one for part in _UNTOLD.findall(note) for one in part.split(", "))
+    return [(vm, nad) for vm, _, nad in (one.partition(" in ") for one in named)]
 
 
 def _listen(args: Mapping[str, Any], here: Sequence[tuple[str, Guest]], look: int) -> Record:
@@ -184,6 +207,15 @@ def rescue_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
 def _first(args: Mapping[str, Any], facts: Facts) -> str | None:
     """The first VM of the list that still runs."""
     return next((vm for vm in args["vms"] if not isinstance(facts.get(f"vm/{vm}/node"), Absent)), None)
+
+
+def _in_other_networks(
+    args: Mapping[str, Any], facts: Facts, proven: Collection[str]
+) -> set[tuple[str, str]]:
+    """The VMs that return later, each with a network of the localnets in which none was there to be heard."""
+    open_to = {nad for net in args["bridges"] for nad in networks_of(facts, net)} - {*proven}
+    found = {vm: (facts.value(f"vm/{vm}") or {}).get("macs", ()) for vm in args.get("vms", ())}
+    return {(vm, card["nad"]) for vm, cards in found.items() for card in cards if card["nad"] in open_to}
 
 
 def _again(args: Mapping[str, Any], facts: Facts) -> tuple[AnyOp, ...]:
@@ -221,7 +253,9 @@ def step_first_return(args: Mapping[str, Any], facts: Facts, done: Done) -> Next
             return told
         if told.lost:
             return Stop(f"{vm} returned, and {told.why_lost}")
-        return Finished("; ".join(filter(None, [f"seen: {vm}", str(told)])), proven=True)
+        others = _in_other_networks(args, facts, {g.nad for _, g in mine})
+        note = [f"seen: {vm}", _untold("not back yet", others), str(told)]
+        return Finished("; ".join(filter(None, note)), proven=True)
     if "heard" not in done.outcomes:
         return Perform(
             (

@@ -8,6 +8,7 @@ import pytest
 
 from crash.lives import Ended, Job, effects, is_mutating, job_of, kill_when
 from crash.others import NETWORK, ROLLOUT, add_vm, cordon, move_vm, pairs, set_pair, small_world
+from state.lock import who_am_i
 
 KILLED = -9
 INTENT_OF_THE_MOVE = ("intent", 4)
@@ -171,7 +172,7 @@ def test_marked_done_is_skipped(hot: Job) -> None:
     well_done(hot, hot.apply())
     assert acts(hot, "Node worker-02") == 0
     step = hot.steps()["worker-02/cordon"]
-    assert (step.status, step.note) == ("marked-done", "the night shift keeps it empty")
+    assert (step.status, step.note) == ("marked-done", f"{who_am_i()}: the night shift keeps it empty")
 
 
 def test_marked_not_done_is_done_again(hot: Job) -> None:

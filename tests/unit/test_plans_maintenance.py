@@ -264,7 +264,52 @@ def test_what_was_not_heard_in_an_earlier_attempt_is_listened_for_anew() -> None
 
 def test_a_vm_that_was_silent_before_is_cannot_tell_and_no_failure() -> None:
     upcoming = proof(SILENT_BEFORE, {})
-    assert upcoming == Finished("seen: none; cannot tell (silent): default/a", proven=None)
+    assert upcoming == Finished("seen: none; cannot tell (silent): default/a in default/vlan224", proven=None)
+
+
+def two_networks(*vms: str, on_vlan300: str) -> Facts:
+    """Some VMs on the node, one of them on a second network of the localnet too; the pairs of both are healthy."""
+    base = facts(node__w__vms=Known(list(vms)))
+    card = {"interface": "net2", "nad": "default/vlan300", "mac": "02:00:00:00:01:00"}
+    known = dict(base.value(f"vm/{on_vlan300}"))
+    return base.with_changes(
+        [
+            ("cluster/networks", Known(["default/vlan224", "default/vlan300"])),
+            (
+                "network/default/vlan300",
+                Known({"name": "vlan300", "localnet": "vmnet", "vlan": 300, "mtu": 9000}),
+            ),
+            (f"vm/{on_vlan300}", Known({**known, "macs": [*known["macs"], card]})),
+            *HEALTHY.items(),
+            (f"node/w/ovs/patch/{LSP.replace('224', '300')}/health", Known("healthy")),
+            ("node/w/fdb/br-phy", Known([ENTRY])),
+        ]
+    )
+
+
+LISTENED = {
+    "outcomes": {"listen:1": "done"},
+    "results": {"listen:1": looks("br-phy", 2, 1)},
+    "used": {"w/remap/vmnet": {"before": TALKED}},
+    "attempts": {"listen:1": 1},
+}
+
+
+def test_a_vm_that_talks_in_one_network_alone_is_silent_in_the_other() -> None:
+    upcoming = ask("prove@1", two_networks("default/a", on_vlan300="default/a"), PROVE, **LISTENED)
+    note = "seen: default/a; cannot tell (silent): default/a in default/vlan300"
+    assert upcoming == Finished(note, proven=True)
+
+
+def test_those_that_return_later_to_a_network_that_nobody_was_heard_in_are_named() -> None:
+    """Whether the node was emptied for one of them to prove it, or for all but one that stays."""
+    late = "cannot tell (not back yet): default/b in default/vlan300"
+    world = two_networks("default/a", on_vlan300="default/b")
+    for name, args in (
+        ("prove@1", {**PROVE, "vms": ["default/b"]}),
+        ("prove-by-return@1", {**FIRST, "vms": ["default/a", "default/b"]}),
+    ):
+        assert ask(name, world, args, **LISTENED) == Finished(f"seen: default/a; {late}", proven=True)
 
 
 def test_an_announcement_while_we_listened_before_the_move_is_not_talking() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ from support.switches import OUTER
 from plans.actions import Action
 from plans.document import Plan
 from plans.facts import Facts, Known, Unknown
-from plans.progress import CHECKLIST, NOT_IN_PLAN, StepState, node_word, progress, vms_without_network
+from plans.progress import (
+    CHECKLIST,
+    NOT_IN_PLAN,
+    StepState,
+    node_word,
+    progress,
+    still_cordoned,
+    vms_without_network,
+)
 
 DONE, FAILED, BEGUN, WAITING = (StepState(w) for w in ("done", "failed", "begun", "waiting"))
 
@@ -100,6 +109,66 @@ def test_a_failure_is_told_in_its_row_with_the_action_and_its_reason(plan: Plan)
 def test_a_path_is_proven_by_traffic_alone(plan: Plan, state: StepState | None, proof: str) -> None:
     (found, _) = progress(plan, {"worker-01/prove": state} if state else {})
     assert found.proof == proof
+
+
+SILENT = "seen: default/web-1; cannot tell (silent): default/a in default/n2, default/b in default/n1"
+LATE = "seen: default/web-1; cannot tell (not back yet): default/a in default/n2; 2 VM(s) back"
+
+
+@pytest.mark.parametrize(
+    ("note", "untold"),
+    [
+        ("seen: default/web-1", ()),
+        (SILENT, (("default/n1", ("default/b",)), ("default/n2", ("default/a",)))),
+        (LATE, (("default/n2", ("default/a",)),)),
+    ],
+)
+def test_of_whom_nothing_was_heard_is_told_by_network(plan: Plan, note: str, untold: object) -> None:
+    (found, _) = progress(plan, {"worker-01/prove": StepState("done", note, True)})
+    assert (found.untold, found.bridges) == (untold, ("br-phy",) if untold else ())
+    assert found.proof == "proven"
+
+
+def test_a_network_in_which_a_gateway_answered_later_is_told(plan: Plan) -> None:
+    asked = {"vm": "default/a", "gateway": "192.0.2.1", "nad": "default/n2", "system": "linux"}
+    back = Action(
+        id="worker-01/ping-returned", routine="ping-returned@1", title="", node="worker-01", args={"pings": [asked]}
+    )  # fmt: skip
+    asking = replace(plan, actions=(*plan.actions, back))
+    steps = {"worker-01/prove": StepState("done", LATE, True)}
+    for note, left in (
+        ("the gateway answers default/a (192.0.2.1)", 0),
+        ("cannot tell by a ping of x: y", 1),
+    ):
+        answered = {"worker-01/ping-returned": StepState("done", note, None)}
+        assert len(progress(asking, steps | answered)[0].untold) == left
+
+
+CORDON = StepState("done", acted=("cordon",))
+
+
+@pytest.mark.parametrize(
+    ("steps", "held"),
+    [
+        ({"cordon": CORDON}, True),
+        ({"cordon": StepState("begun", acted=("cordon",))}, True),
+        ({"cordon": DONE}, False),
+        ({"cordon": CORDON, "uncordon": StepState("failed", acted=("uncordon",))}, True),
+        ({"cordon": CORDON, "uncordon": DONE}, False),
+        ({"cordon": CORDON, "uncordon": DONE, "ping-returned": StepState("failed", acted=("cordon",))}, True),
+        ({"cordon": CORDON, "uncordon": DONE, "ping-returned": StepState("done", acted=("cordon",))}, False),
+    ],
+    ids=["it", "perhaps", "somebody else", "not freed", "freed", "held again", "held again and freed"],
+)
+def test_which_nodes_a_run_may_have_left_cordoned(
+    plan: Plan, steps: dict[str, StepState], held: bool
+) -> None:
+    last = Action(id="worker-01/ping-returned", routine="ping-returned@1", title="", node="worker-01")
+    found = still_cordoned(
+        replace(plan, actions=(*plan.actions, last)),
+        {f"worker-01/{name}": step for name, step in steps.items()},
+    )
+    assert found == (["worker-01"] if held else [])
 
 
 def test_vms_whose_path_is_broken_now_are_named_with_the_reason(tmp_path: Path, plan: Plan) -> None:

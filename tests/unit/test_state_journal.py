@@ -14,7 +14,7 @@ from plans.document import FORMAT, Plan, Target, sealed, write
 from plans.errors import InputError, JournalError, Locked
 from plans.ops import ObjectRef, Patch, Record, Run, Wait
 from state.journal import Journal, Outcome
-from state.lock import Lock, force_unlock
+from state.lock import Lock, force_unlock, who_am_i
 from state.store import Store
 
 IDENTITY = "cluster-1"
@@ -188,7 +188,7 @@ def test_a_persons_word_stands_with_its_reason_and_in_the_audit(
     begun(journal)
     journal.mark("run-1", "n/a", word, "done by hand", 110.0)
     row = journal.steps("run-1")["n/a"]
-    assert (row.status, row.note, row.is_done) == (word, "done by hand", over)
+    assert (row.status, row.note, row.is_done) == (word, f"{who_am_i()}: done by hand", over)
     with store.read() as db:
         audit = [r.what for r in db.execute(text("SELECT what FROM audit"))]
     assert audit == [f"mark n/a of run run-1 {word.removeprefix('marked-')}: done by hand"]
