@@ -43,11 +43,16 @@ _OURS = {*_SHARED, *_REFUSED, "cniVersion", "type", "name", "netAttachDefName", 
 
 _OTHERS = (
     "capabilities",
+    "cniVersions",
     "dns",
+    "ipMasq",
     "prevResult",
     "runtimeConfig",
     "args",
     "disableCheck",
+    "disableGC",
+    "loadOnlyInlinedPlugins",
+    "cniRequestTimeout",
     "deviceID",
     "logFile",
     "logLevel",
@@ -56,8 +61,11 @@ _OTHERS = (
     "logfile-maxage",
     "transport",
     "transitSubnet",
+    "outboundSNAT",
+    "evpn",
+    "uplink",
 )
-"""Keys that CNI or OVN-Kubernetes know too, and that say nothing of a localnet."""
+"""Keys that CNI (its specification 1.1) or OVN-Kubernetes (its NetConf) know too, and that say nothing of a localnet."""
 
 _SPELT: dict[str, str] = {key.lower(): key for key in sorted({*_OURS, *_OTHERS})}
 

@@ -155,9 +155,31 @@ def test_a_misspelt_key_is_told_and_names_the_likely_one(key: str, meant: str) -
     assert fault.startswith(f"{key}: ") and fault.endswith(f"did you mean {meant}?")
 
 
-@pytest.mark.parametrize("key", ["dns", "capabilities", "logLevel", "transport", "extra"])
+@pytest.mark.parametrize("key", ["macspoofchk", "extra"])
 def test_a_key_that_resembles_none_is_left_alone(key: str) -> None:
     assert list(nads.misspelt(changed(**{key: {}}))) == []
+
+
+NETCONF = (
+    "role topology netAttachDefName mtu subnets excludeSubnets reservedSubnets infrastructureSubnets joinSubnet "
+    "transitSubnet defaultGatewayIPs vlanID allowPersistentIPs physicalNetworkName transport outboundSNAT evpn uplink "
+    "deviceID logFile logLevel logfile-maxsize logfile-maxbackups logfile-maxage cniRequestTimeout runtimeConfig"
+)
+"""The keys of OVN-Kubernetes' NetConf (go-controller/pkg/cni/types)."""
+
+CNI = (
+    "cniVersion cniVersions name disableCheck disableGC loadOnlyInlinedPlugins plugins type capabilities ipMasq ipam dns "
+    "runtimeConfig args prevResult"
+)
+"""The keys of the CNI specification, 1.1."""
+
+
+@pytest.mark.parametrize("key", sorted({*NETCONF.split(), *CNI.split()}))
+def test_what_ovn_kubernetes_and_cni_know_is_not_taken_for_a_slip(key: str) -> None:
+    assert list(nads.misspelt({key: {}})) == []
+    assert nads.read_config(json.dumps({key.upper(): 1})) == {key: 1}, (
+        "each is spelt as OVN-Kubernetes spells it"
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", "{", "[]", '"x"', "[" * 100_000, 7])
