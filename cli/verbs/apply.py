@@ -307,10 +307,6 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
         if asked.plan_file.digest != plan.digest:
             raise InputError(f"run {run.id} is not finished, and {asked.paths[0]} is another plan. {ways}")
         return
-    if asked.nodes or asked.accepted:
-        raise InputError(
-            f"run {run.id} is not finished: it is resumed as it was approved, without --node and --accept-hazard. {ways}"
-        )
     if asked.paths and source_of(asked.paths) != run.source:
         if not run.source and read_desired(asked.paths).digest() == plan.desired_digest:
             return
@@ -399,9 +395,8 @@ def _tell_end(journal: Journal, run: Run, plan: Plan) -> None:
     if plan.is_partial:
         left = [n.node for n in plan.nodes if n.unreadable or n.blocked]
         left += [b.address for b in plan.cluster_blocked]
-        click.echo(
-            f"Not all that is declared was done: {', '.join(left)} was blocked, see `ovsplan plan`.", err=True
-        )
+        blocked = f"{', '.join(left)} {'was' if len(left) == 1 else 'were'} blocked"
+        click.echo(f"Not all that is declared was done: {blocked}, see `ovsplan plan`.", err=True)
 
 
 def _recap(journal: Journal, run: Run, plan: Plan) -> None:

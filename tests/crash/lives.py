@@ -212,6 +212,11 @@ class Job:
         with self.journal() as journal:
             return journal.runs()[0]
 
+    def runs(self) -> list[str]:
+        """The ids of its runs, the newest first."""
+        with self.journal() as journal:
+            return [run.id for run in journal.runs()]
+
     def steps(self) -> dict[str, StepRow]:
         with self.journal() as journal:
             return journal.steps(journal.runs()[0].id)
