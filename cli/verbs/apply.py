@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import sys
 import time
 from contextlib import suppress
@@ -407,7 +408,7 @@ def _recap(journal: Journal, run: Run, plan: Plan) -> None:
 def _options(asked: Request, opened: Opened) -> str:
     from cli.wiring import DEFAULT_STATE
 
-    return opened.options + (f" --state {asked.state}" if asked.state != DEFAULT_STATE else "")
+    return opened.options + (f" --state {shlex.quote(asked.state)}" if asked.state != DEFAULT_STATE else "")
 
 
 def step_states(journal: Journal, run: str) -> dict[str, StepState]:

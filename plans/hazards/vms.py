@@ -199,8 +199,11 @@ def no_room(scene: Scene) -> list[Finding]:
                 )
             )  # fmt: skip
         elif need and not returning:
-            free = {**free, **rooms}
-            free[bracket.node] = free.get(bracket.node, 0) + sum(need)
+            emptied = {n: room + sum(need) for n, room in free.items() if n == bracket.node}
+            free = {
+                **rooms,
+                **emptied,
+            }  # one that takes no VMs, as when somebody else cordoned it, has no room either
     return found
 
 

@@ -143,6 +143,7 @@ def test_history_has_the_newest_run_first_and_says_why_one_was_given_up(tmp_path
         "",
         f"{oldest}  partial  9/9 actions",
     ]
+    assert told[8].startswith("  2026-01-15 01:00:00 UTC to 2026-01-15 01:00:06 UTC, by ")
     assert told[9] == "  0 to add, 1 to change, 1 to destroy, on worker-01"
 
 
@@ -163,3 +164,21 @@ def test_all_that_was_left_out_of_a_run_is_named(tmp_path: Path) -> None:
     ended = job.apply()
     assert ended.code == 3
     assert "done: worker-02, network/default/vlan300 were blocked, see" in ended.err
+
+
+def test_the_undo_of_a_node_goes_backwards(tmp_path: Path) -> None:
+    job = two_nodes(tmp_path, **{"rollout.yaml": ""})
+    assert job.apply(boundary=kill_when("step-done", 5)).code < 0
+    undo = job.run("status").out.partition("Manual undo on worker-01")[2]
+    assert [line for line in undo.splitlines() if line.startswith("  # undo ")] == [
+        "  # undo worker-01/remap/vmnet",
+        "  # undo worker-01/cordon",
+    ]
+
+
+def test_the_next_command_names_a_state_database_as_a_shell_takes_it(tmp_path: Path) -> None:
+    job = two_nodes(tmp_path, **{"rollout.yaml": ""})
+    job.fault("ovsdb worker-01 transact *mutate*", 1, "fail")
+    ended = job.apply("--state", "my state.db")
+    assert ended.code == 3
+    assert "`ovsplan apply --twin world --state 'my state.db'` resumes run" in ended.out
