@@ -98,6 +98,8 @@ def contradictions(one: Document, other: Document) -> list[str]:
         *_mapped_to_none(other, one),
         *_interface_conflicts(one, other),
         *_two_masters(one, other),
+        *_port_that_goes(one, other),
+        *_port_that_goes(other, one),
     ]
 
 
@@ -127,7 +129,7 @@ def _interface_conflicts(one: Document, other: Document) -> Iterator[str]:
             if mine.get("name") != theirs.get("name") or not _same_type(mine, theirs):
                 continue
             states = (mine.get("state", "up"), theirs.get("state", "up"))
-            if ("absent" in states) and states[0] != states[1]:
+            if states[0] != states[1] and "ignore" not in states:
                 yield f"interface {mine.get('name')}: {states[0]} against {states[1]}"
 
 
@@ -141,6 +143,10 @@ def _two_masters(one: Document, other: Document) -> Iterator[str]:
     for bridge, port in ports_of(one):
         if theirs.get(port, bridge) != bridge:
             yield f"port {port}: under {bridge} against under {theirs[port]}"
+
+
+def _port_that_goes(one: Document, other: Document) -> Iterator[str]:
+    """What the one puts under a bridge, and the other takes away."""
     gone = {i.get("name") for i in _interfaces(other) if i.get("state") == "absent"}
     for bridge, port in ports_of(one):
         if port in gone:
