@@ -20,7 +20,9 @@ def ends_well(job: Job, ended: Ended) -> None:
     assert "No changes." in job.run("plan").out
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_one_signal_lets_the_op_in_flight_finish(hot: Job, halt: Halt, signum: int, code: int) -> None:
     life = hot.begin("apply", boundary=halt.at("intent", 4))
     halt.await_reached(life)
@@ -36,7 +38,9 @@ def test_one_signal_lets_the_op_in_flight_finish(hot: Job, halt: Halt, signum: i
     ends_well(hot, ended)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_two_signals_stop_at_once_and_leave_the_op_in_doubt(
     hot: Job, halt: Halt, signum: int, code: int
 ) -> None:
