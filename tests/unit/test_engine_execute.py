@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cli.wiring import Failures
-from engine.execute import DOUBT_LIMIT, LOST_LIMIT, Executor, Signals
+from engine.execute import DOUBT_LIMIT, LOST_LIMIT, UNSURE_LIMIT, Executor, Signals
 from engine.reach import Reporter
 from plans import actions
 from plans.actions import Action, Done, Finished, Next, Perform, Routine, Step, Stop
@@ -174,7 +174,8 @@ def test_a_plan_is_carried_out_and_the_run_is_done(bench: Bench) -> None:
     assert bench.hands.cordoned
     assert bench.outcomes("cordon") == [("cordon", "done")]
     assert bench.journal.steps(RUN)["cordon"].note == "it is"
-    assert bench.journal.find_run(RUN).status == "done"
+    run = bench.journal.find_run(RUN)
+    assert (run.status, run.ended) == ("done", bench.clock.now())
 
 
 def test_a_run_that_leaves_a_blocked_node_out_ends_as_partial(bench: Bench) -> None:
@@ -378,6 +379,58 @@ def test_an_action_that_was_begun_is_not_judged_by_its_expectation_again(bench: 
         bench.execute(action("cordon", cordon(), expect=(Check(CORDONED, "eq", False),)))
     bench.go_on()
     assert bench.status("cordon") == "done"
+
+
+def test_an_action_that_changed_nothing_yet_is_judged_by_its_expectation_again(bench: Bench) -> None:
+    bench.routine("cordon", until(True, cordon()))
+    bench.begin(action("cordon", cordon(), expect=(Check(CORDONED, "eq", False),)))
+    bench.hands.reachable = False
+    with pytest.raises(ActionFailed):
+        bench.go_on()
+    bench.hands.reachable, bench.hands.cordoned = True, True
+    with pytest.raises(WorldMoved, match="found: yes"):
+        bench.go_on()
+    assert bench.hands.performed == []
+
+
+def test_what_cannot_be_told_is_asked_again_for_a_while(bench: Bench) -> None:
+    asked: list[float] = []
+
+    def step(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+        asked.append(bench.clock.now())
+        return Stop("no answer", unsure=True)
+
+    bench.routine("cordon", step)
+    with pytest.raises(ActionFailed, match="no answer"):
+        bench.execute(action("cordon"))
+    assert len(asked) == UNSURE_LIMIT + 1 and asked[-1] > asked[0]
+
+
+def test_a_step_that_comes_to_no_end_is_ended(bench: Bench) -> None:
+    calls: list[Done] = []
+
+    def step(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+        calls.append(done)
+        assert len(calls) < 300
+        return Perform((cordon(),))
+
+    bench.routine("cordon", step)
+    with pytest.raises(ActionFailed, match="no end after"):
+        bench.execute(action("cordon", cordon()))
+
+
+def test_a_rescue_is_carried_through_whoever_asks_to_stop(bench: Bench) -> None:
+    bench.hands.cordoned = True
+
+    def asked(name: str) -> None:
+        if name == "step-begun":
+            bench.journal.request_stop(RUN, "bob", 1.0)
+
+    bench.boundary = asked
+    bench.routine("cordon", lambda args, facts, done: Stop("broken"), until(False, cordon(False, "back")))
+    with pytest.raises(ActionFailed, match="broken; it is"):
+        bench.execute(action("cordon", cordon(), on_failure=(cordon(False, "back"),)))
+    assert bench.hands.performed == ["back"] and not bench.hands.cordoned
 
 
 def test_a_routine_that_is_missing_stops_the_run_before_its_first_op(bench: Bench) -> None:

@@ -101,6 +101,9 @@ def test_a_run_is_found_by_the_beginning_of_its_id(journal: Journal) -> None:
         journal.find_run("2026")
     with pytest.raises(InputError, match=r"^no run 'x' "):
         journal.find_run("x")
+    journal.set_run("20260116-b", "done")
+    begun(journal, "20260116-bb")
+    assert journal.find_run("20260116-b").id == "20260116-b", "a whole id is no beginning of another"
 
 
 def test_an_intent_without_an_outcome_is_in_doubt(journal: Journal) -> None:
