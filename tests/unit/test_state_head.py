@@ -152,6 +152,18 @@ def test_a_newer_head_replaces_what_was_there(stores: tuple[Store, Store], journ
     assert len(other.runs()) == 1
 
 
+def test_a_newer_head_leaves_a_run_where_it_stood_and_came_from(
+    stores: tuple[Store, Store], journal: Journal
+) -> None:
+    second = Journal(stores[1])
+    second.start_run(PLAN, RUN, 90.0, "ann", "0.1.0", "/mine")
+    second.set_run(RUN, "done")
+    second.start_run(PLAN, "run-2", 95.0, "ann", "0.1.0")
+    second.set_run("run-2", "done")
+    other = moved_over(stores)
+    assert [(run.id, run.source) for run in other.runs()] == [("run-2", ""), (RUN, "/mine")]
+
+
 def test_an_image_that_was_changed_is_refused_and_nothing_is_written(
     stores: tuple[Store, Store], journal: Journal
 ) -> None:

@@ -293,3 +293,38 @@ def test_who_lost_the_lock_writes_nothing_more(store: Store) -> None:
     reader = Journal(store)
     assert reader.events("run-1", "n/a") == []
     assert (reader.runs()[0].status, list(reader.steps("run-1"))) == ("running", ["n/a"])
+
+
+def test_what_may_have_changed_the_world_is_told_apart_from_what_only_looked(journal: Journal) -> None:
+    begun(journal)
+    step = journal.begin_step("run-1", "n/a", 101.0)
+    look = Record(label="look", title="look", views=("nodes",))
+    words = {"done": "done", "first": "first", "doubt": "doubt", "failed": "failed"}
+    for name, word in words.items():
+        ids = journal.intent(step, [patch_op(name), look], 102.0)
+        journal.outcomes(ids, [Outcome(name, word), Outcome("look", "done")], 103.0)
+    journal.intent(step, [patch_op("open")], 104.0)
+    assert journal.acted("run-1") == {"n/a": ["done", "first", "doubt", "open"]}
+
+
+def test_of_an_earlier_attempt_a_look_in_doubt_says_nothing_and_what_was_first_lasts(
+    journal: Journal,
+) -> None:
+    begun(journal)
+    step = journal.begin_step("run-1", "n/a", 101.0)
+    look = Record(label="look", title="look", views=("nodes",))
+    ids = journal.intent(step, [patch_op("mine"), look], 102.0)
+    journal.outcomes(ids, [Outcome("mine", "first"), Outcome("look", "doubt")], 103.0)
+    assert journal.done("run-1", "n/a", 2).outcomes == {"mine": "first"}
+    assert journal.done("run-1", "n/a", 1).outcomes == {"mine": "first", "look": "doubt"}
+
+
+def test_giving_a_run_up_stands_in_the_audit(journal: Journal, store: Store) -> None:
+    begun(journal)
+    journal.abandon("run-1", "another night", 105.0)
+    (run,) = journal.runs()
+    assert (run.status, run.message, run.ended) == ("abandoned", "another night", 105.0)
+    with store.read() as db:
+        assert db.execute(text("SELECT what FROM audit")).scalars().all() == [
+            "abandon run run-1: another night"
+        ]

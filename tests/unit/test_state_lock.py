@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -120,6 +121,46 @@ def test_a_holder_on_another_host_is_believed_to_live(store: Store) -> None:
     ):
         pass
     assert audit(store) == []
+
+
+def test_a_process_of_another_namespace_cannot_be_judged_by_its_number(store: Store) -> None:
+    """Two containers of one host see numbers of their own."""
+    held_by(store, replace(myself(), pid=_dead_process(), process_start="pid:[1]:99"))
+    with pytest.raises(Locked), Lock(store, "ovsplan apply"):
+        pass
+    assert audit(store) == []
+
+
+def test_a_process_that_ended_and_that_nobody_buried_is_dead(store: Store) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        start = locks._process_start(process.pid)
+        assert start is not None
+        held_by(store, replace(myself(), pid=process.pid, process_start=start))
+        with pytest.raises(Locked), Lock(store, "ovsplan apply"):
+            pass
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with Lock(store, "ovsplan apply"):
+            assert audit(store)[0].endswith(f"process {process.pid} is gone")
+
+
+def test_every_write_of_its_holder_shows_that_it_lives(store: Store) -> None:
+    with Lock(store, "ovsplan apply") as lock:
+        with store.write() as db:
+            db.execute(text("UPDATE lock SET heartbeat = 1"))
+            lock.fence(db)
+        held = holder_of(store)
+        assert held is not None and held.heartbeat > lock.holder.since - 1
+
+
+def test_what_else_is_to_be_kept_alive_is_called_with_each_heartbeat(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.01)
+    beaten = threading.Event()
+    with Lock(store, "ovsplan apply") as lock:
+        lock.also(beaten.set)
+        assert beaten.wait(20)
 
 
 def test_a_holder_that_is_silent_is_said_to_be_so(store: Store) -> None:

@@ -139,6 +139,21 @@ def test_a_read_only_database_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     )
 
 
+def test_a_folder_in_which_nothing_can_be_written_is_read_only_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal's files are made beside the database."""
+    path = made(tmp_path / "state.db")
+    monkeypatch.setattr(os, "access", lambda where, mode: Path(where) != tmp_path)
+    assert "state.db is read-only" in refusal(path)
+
+
+def test_a_store_keeps_its_name_and_no_two_have_the_same(tmp_path: Path) -> None:
+    paths = [made(tmp_path / name) for name in ("one.db", "two.db")]
+    names = [Store(path).name() for path in (*paths, *paths)]
+    assert names[:2] == names[2:] and names[0] != names[1]
+
+
 def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
