@@ -161,10 +161,10 @@ def bomb(levels: int, width: int) -> str:
     ],
 )
 def test_a_bomb_is_refused_at_once(text: str, said: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     (line,) = refused(text)
     assert said in line
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_long_file_without_aliases_is_no_bomb() -> None:
