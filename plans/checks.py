@@ -43,11 +43,12 @@ class Check:
             case "absent" | "present":
                 return f"{self.path} is {self.test}"
             case "has":
-                return f"{self.path} has {_elements(self.value)}"
+                return f"{self.path} has {_elements(self.value)}" if self.value else f"{self.path} is there"
             case "min":
                 return f"{self.path} is at least {self.value}"
             case "subset_of":
-                return f"{self.path} has nothing but {_elements(self.value)}"
+                only = _elements(self.value)
+                return f"{self.path} has nothing but {only}" if self.value else f"{self.path} is empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,4 @@ def _as_json(value: Any) -> Any:
 
 
 def _elements(values: Any) -> str:
-    return (
-        ", ".join(" ".join(str(v) for v in e) if isinstance(e, list | tuple) else str(e) for e in values)
-        or "nothing"
-    )
+    return ", ".join(" ".join(str(v) for v in e) if isinstance(e, list | tuple) else str(e) for e in values)

@@ -78,7 +78,9 @@ def test_what_failed_says_both_values_and_why_it_matters() -> None:
         (Check("p", "ne", True), "p is not yes"),
         (Check("p", "has", [["port", 224, "02:00"]]), "p has port 224 02:00"),
         (Check("p", "min", 15), "p is at least 15"),
-        (Check("p", "subset_of", []), "p has nothing but nothing"),
+        (Check("p", "has", []), "p is there"),
+        (Check("p", "subset_of", ["a", "b"]), "p has nothing but a, b"),
+        (Check("p", "subset_of", []), "p is empty"),
         (Check("p", "absent"), "p is absent"),
     ],
 )
@@ -122,6 +124,7 @@ def test_of_many_differences_a_few_are_told() -> None:
         ("absent", None, {"spec": "long"}, "at: absent -> there"),
         ("absent", None, ["bond0"], "at: absent -> bond0"),
         ("min", 1, [], "at: at least 1 -> none"),
+        ("subset_of", [], ["a"], "at: empty -> a"),
     ],
 )
 def test_what_is_missed_fits_a_line(test: Any, value: Any, found: Any, line: str) -> None:
