@@ -14,6 +14,7 @@ from plans.errors import InputError, PlanError, Problem
 from plans.facts import Absent, Facts, Unknown
 from plans.kinds import CLUSTER_KINDS, KINDS
 from plans.nmstate import disagreements, names
+from plans.readings.cluster import NAD, VMI
 from plans.selection import nodes_of_policy, selected_nodes
 
 NEAR = 0.6
@@ -187,9 +188,12 @@ def _named_at(desired: Desired, thing: names.Thing) -> str:
 
 
 def _diff_node(desired: Desired, node: str, facts: Facts) -> NodeDiff:
-    for path in (f"node/{node}/ovs", f"node/{node}/dp/*", f"node/{node}/vms", "cluster/networks"):
+    for path in (f"node/{node}/ovs", f"node/{node}/dp/*"):
         if isinstance(fact := facts.get(path), Unknown):
             return NodeDiff(node, unreadable=fact.why)
+    for path, kind in ((f"node/{node}/vms", VMI[1]), ("cluster/networks", NAD[1])):
+        if isinstance(fact := facts.get(path), Unknown):
+            return NodeDiff(node, unreadable=f"{kind}s could not be listed: {fact.why}")
     outcomes = [outcome for kind in KINDS.values() for outcome in kind.diff(desired, node, facts)]
     changes, blocked, same = _sorted_out(outcomes)
     return NodeDiff(node, changes, blocked, same)

@@ -92,7 +92,8 @@ def reading(view: str, now: float) -> Reading:
             )
         case "vms", []:
             unasked = cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*")
-            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, unasked)
+            spare = frozenset(cluster.VM_REQUESTS[:1])
+            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, unasked, spare)
         case "vms", [n]:
             return Reading(
                 (cluster.VM_REQUESTS[0], cluster.node_request(n)),
@@ -171,7 +172,10 @@ def reading(view: str, now: float) -> Reading:
             )
         case "nmstate-versions", []:
             return Reading(
-                nmstate.STATE_REQUESTS, nmstate.parse_states, cluster.unknown("cluster/nmstate-nodes")
+                nmstate.STATE_REQUESTS,
+                nmstate.parse_states,
+                cluster.unknown("cluster/nmstate-nodes"),
+                spare=frozenset(nmstate.STATE_REQUESTS[:1]),
             )
         case "nics", [n]:
             return Reading(

@@ -174,7 +174,13 @@ def parse_networks(replies: Sequence[Json]) -> Mapping[str, Fact]:
 
 
 def parse_vms(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`vm/<ns>/<name>` for every VMI that is not over, and `node/<n>/vms`: who runs where."""
+    """`vm/<ns>/<name>` for every VMI that is not over, and `node/<n>/vms`: who runs where.
+
+    Where the VMIs could not be listed, all of that is unknown, of each node too.
+    """
+    if isinstance(replies[0], NoReply):
+        of_nodes = (f"node/{item['metadata']['name']}/vms" for item in replies[1])
+        return unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*", *of_nodes)(replies[0].why)
     facts: dict[str, Fact] = {"vm/*": ABSENT, **parse_running(replies[0] or ())}
     on: dict[str, list[str]] = defaultdict(list)
     for path, fact in facts.items():

@@ -10,10 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plans.facts import ABSENT, Fact, Json, Known
+from plans.facts import ABSENT, Fact, Json, Known, Unknown
 from plans.nmstate.enactments import ATTEMPTS, ENACTMENT, OVER, STATE, by_node
 from plans.nmstate.policies import FIELD_MANAGER, MADE_FOR, OURS, POLICY
 from plans.ops import CommandRequest, ListRequest
+from plans.readings.cluster import NODE_REQUEST
+from plans.readings.reply import NoReply
 
 MESSAGE_LIMIT = 300
 NO_NICS = ("ovs-bridge", "ovs-interface", "loopback")
@@ -32,7 +34,7 @@ REQUESTS = (
     ListRequest(*ENACTMENT, keep=ENACTMENT_KEEP, optional=True),
 )
 _STATE_KEEP = ("metadata.name", "status.handlerNmstateVersion", "status.currentState.routes.running")
-STATE_REQUESTS = (ListRequest(*STATE, keep=_STATE_KEEP, optional=True),)
+STATE_REQUESTS = (ListRequest(*STATE, keep=_STATE_KEEP, optional=True), NODE_REQUEST)
 
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 _MAIN_TABLE = 254
@@ -119,10 +121,15 @@ def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`node/<n>/nmstate/version` of every node whose handler reports: what it calls itself, without the word.
 
     `node/<n>/nmstate/gateway`: the way out that its handler pings before each apply (H61); Absent without one.
+    Both are Absent of a node whose handler does not report, and unknown of all when they could not be listed.
     """
-    facts: dict[str, Fact] = {}
+    states, nodes = replies
+    missing: Fact = Unknown(states.why) if isinstance(states, NoReply) else ABSENT
+    facts: dict[str, Fact] = {f"node/{item['metadata']['name']}/nmstate/*": missing for item in nodes}
+    if isinstance(states, NoReply):
+        return {**facts, "cluster/nmstate-nodes": missing}
     reporting = []
-    for item in replies[0] or ():
+    for item in states or ():
         name, status = item["metadata"]["name"], item.get("status", {})
         if text := status.get("handlerNmstateVersion"):
             reporting.append(name)

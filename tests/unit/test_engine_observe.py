@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support.planning import HOT, declared, make_world
+import pytest
+from support.planning import HOT, declared, make_world, planned
 
 from engine.observe import observe, observe_for_plan, values
 from plans.facts import Facts, Known, Unknown
@@ -49,6 +50,18 @@ def test_only_the_nodes_that_a_network_selects_are_read(tmp_path: Path) -> None:
     assert {request.node for request in hands.asked if hasattr(request, "node")} == {"worker-02"}
     assert isinstance(facts.get("node/worker-02/ovs"), Known)
     assert isinstance(facts.get("node/worker-01/ovs"), Unknown)
+
+
+@pytest.mark.parametrize("kind", ["VirtualMachineInstance", "NetworkAttachmentDefinition"])
+def test_a_list_that_a_node_cannot_be_planned_without_is_named_with_what_is_wrong_with_it(
+    tmp_path: Path, kind: str
+) -> None:
+    with make_world(tmp_path / "world") as world:
+        world.add_fault(f"cluster * list {kind}", nth=1, effect="fail")
+        nodes = planned(world, declared(HOT)).nodes
+    assert {node.unreadable for node in nodes} == {
+        f"{kind}s could not be listed: cluster: connection refused (injected)"
+    }
 
 
 def test_a_node_that_does_not_answer_spoils_nothing_of_the_others(tmp_path: Path) -> None:

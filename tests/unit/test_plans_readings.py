@@ -72,8 +72,9 @@ def test_a_wait_knows_which_view_tells_a_path(view: str) -> None:
     assert told <= {view, "nodes", "policies"} and view in told
 
 
-def test_all_vms_and_those_of_one_node_are_unknown_together() -> None:
-    facts = read("vms:w", NoReply("no route to host"), [node("w")])
+@pytest.mark.parametrize("view", ["vms", "vms:w"])
+def test_all_vms_and_those_of_one_node_are_unknown_together(view: str) -> None:
+    facts = read(view, NoReply("no route to host"), [node("w")])
     paths = ("cluster/vms", "vm/default/web-1", "node/w/vms")
     assert [facts.get(path) for path in paths] == [Unknown("no route to host")] * 3
 
@@ -340,9 +341,19 @@ def test_the_gateway_is_the_default_routes_of_the_main_table() -> None:
     other = {"destination": "0.0.0.0/0", "next-hop-address": "192.0.2.9", "table-id": 100}
     near = {"destination": "192.0.2.0/24", "next-hop-address": "", "table-id": 254}
     out = {"destination": "0.0.0.0/0", "next-hop-address": "192.0.2.1", "table-id": 254}
-    facts = read("nmstate-versions", state_of(other, near, out))
+    facts = read("nmstate-versions", state_of(other, near, out), [node("w")])
     assert facts.get("node/w/nmstate/gateway") == Known("192.0.2.1")
-    assert read("nmstate-versions", state_of(other, near)).get("node/w/nmstate/gateway") == ABSENT
+    alone = read("nmstate-versions", state_of(other, near), [node("w")])
+    assert alone.get("node/w/nmstate/gateway") == ABSENT
+
+
+def test_a_node_whose_handler_does_not_report_is_told_from_one_that_nobody_could_ask_about() -> None:
+    facts = read("nmstate-versions", state_of(), [node("w"), node("v")])
+    told = [facts.get(f"node/{name}/nmstate/version") for name in "wv"]
+    assert told == [Known("2.2.62"), ABSENT]
+    unasked = read("nmstate-versions", NoReply("forbidden"), [node("w")])
+    paths = ("cluster/nmstate-nodes", "node/w/nmstate/version", "node/w/nmstate/gateway")
+    assert [unasked.get(path) for path in paths] == [Unknown("forbidden")] * 3
 
 
 @pytest.mark.parametrize(
