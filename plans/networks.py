@@ -15,7 +15,8 @@ from deepdiff import DeepDiff
 
 from plans import nads, ovs
 from plans.changes import Survey
-from plans.desired import Desired, VMNetwork
+from plans.checks import Check
+from plans.desired import Desired, VMNetwork, WantedNad
 from plans.facts import Facts, Known, Unknown
 from plans.readings.machines import nad_of
 from plans.selection import selected_nodes
@@ -122,6 +123,52 @@ def field_changes(before: nads.Config, after: nads.Config) -> list[tuple[str, st
             field = ".".join(str(step) for step in level.path(output_format="list"))
             found.append((field, _shown(field in first, level.t1), _shown(field in second, level.t2)))
     return sorted(found)
+
+
+def differences(wanted: WantedNad, facts: Facts) -> list[tuple[str, str, str]]:
+    """Each field in which the NAD differs from what is wanted: (field, before, after)."""
+    at = f"nad/{wanted.key}"
+    config = facts.value(f"{at}/config")
+    assert wanted.config is not None
+    if config is None:
+        found = [("spec.config", "not JSON", in_words(wanted.config))]
+    else:
+        found = field_changes(config, nads.merged(wanted.config, config))
+    for field, marks in (("labels", wanted.labels), ("annotations", wanted.annotations)):
+        have = facts.value(f"{at}/{field}") or {}
+        found += [
+            (f"{field}.{key}", str(have.get(key, "absent")), value)
+            for key, value in sorted(marks.items())
+            if have.get(key) != value
+        ]
+    return found
+
+
+def as_left(key: str, wanted: WantedNad | None, facts: Facts) -> dict[str, Any] | None:
+    """The configuration of a NAD as the run's own action writes it, else as it is; None where it is no JSON object."""
+    at = f"nad/{key}"
+    config = facts.value(f"{at}/config")
+    if wanted and wanted.config and (not isinstance(facts.get(at), Known) or differences(wanted, facts)):
+        return nads.merged(wanted.config, config or {})
+    return dict(config) if config is not None else None
+
+
+def to_start_on(key: str, config: nads.Config | None, vm: str) -> tuple[Check, ...]:
+    """What must hold of a NAD before a VM is stopped that is to start on it again; `config`: as it was left."""
+    at = f"nad/{key}"
+    there = Check(at, "present", why=f"{vm} cannot start without network {key}")
+    if config is None:
+        return (there,)
+    return there, Check(f"{at}/config", "eq", config, f"somebody has changed network {key} since the plan")
+
+
+def in_words(config: nads.Config) -> str:
+    """A configuration as a sentence says it."""
+    meant = nads.meaning(config)
+    words = [f"VLAN {meant['vlanID']}" if "vlanID" in meant else "untagged", f"on {nads.localnet_of(config)}"]
+    words += [f"mtu {meant['mtu']}"] if "mtu" in meant else []
+    words += [f"subnets {', '.join(meant['subnets'])}"] if "subnets" in meant else []
+    return ", ".join(words)
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

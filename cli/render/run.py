@@ -34,6 +34,9 @@ NAMED = 6
 UNHEARD = 10
 """How many lines there are of nodes and their networks in which nothing was heard of some VM."""
 
+SHARED = "the cluster"
+"""What is done for all nodes, where it stands among them."""
+
 SHORT = 100
 """Characters of a reason where the whole of it stands nearby."""
 
@@ -86,14 +89,20 @@ class Printer(Reporter):
 
 
 def render_recap(nodes: Sequence[NodeProgress], plan: Plan, steps: Mapping[str, StepState]) -> str:
-    """After a stop: done, failed and not started per node, and the manual undo of what was done on the failed one."""
-    width = max((len(n.node) for n in nodes), default=4)
+    """After a stop: done, failed and not started per node, and the manual undo of what was done on the failed one.
+
+    The actions of the whole cluster are told of when one of them is what failed.
+    """
+    rows = [(node.node, node.node, node.word, node.proof) for node in nodes]
+    if any(not a.node and steps.get(a.id, WAITING).status == "failed" for a in plan.actions):
+        rows.append(("", SHARED, "failed", ""))
+    width = max((len(name) for _, name, _, _ in rows), default=4)
     lines = ["Recap"]
-    for node in nodes:
-        actions = [a for a in plan.actions if a.node == node.node]
+    for node, name, word, proof in rows:
+        actions = [a for a in plan.actions if a.node == node]
         done = sum(1 for a in actions if a.id in steps and steps[a.id].status in ("done", "marked-done"))
         lines.append(
-            f"  {node.node:<{width}}  {paint(node.word):<20}  {done}/{len(actions)} actions   {node.proof}".rstrip()
+            f"  {name:<{width}}  {paint(word):<20}  {done}/{len(actions)} actions   {proof}".rstrip()
         )
         failed = next((a for a in actions if a.id in steps and steps[a.id].status == "failed"), None)
         if failed is not None:
@@ -172,7 +181,7 @@ def render_shared(plan: Plan, steps: Mapping[str, StepState], by_hand: Mapping[s
     """What is done for the whole cluster, before the nodes and after them."""
     shared = [a for a in plan.actions if not a.node]
     width = max((len(a.id) for a in shared), default=0)
-    lines = [click.style("the cluster", bold=True)]
+    lines = [click.style(SHARED, bold=True)]
     for action in shared:
         state = steps.get(action.id, WAITING)
         mark = by_hand.get(action.id)

@@ -14,7 +14,7 @@ from typing import Any
 from plans import nads, networks
 from plans.actions import Action, Done, Finished, Invocation, Next, Perform, Stop, routine
 from plans.changes import Blocked, Change, ClusterKind, Context, Outcome, Same, Survey
-from plans.checks import Check, judge_all
+from plans.checks import Check, Fails, judge_all
 from plans.desired import Desired, Nic, WantedNad, wanted_networks
 from plans.document import Finding
 from plans.facts import ABSENT, Absent, Facts, Known, Unknown
@@ -36,7 +36,7 @@ from plans.maintenance.power import (
 )
 from plans.ops import AnyOp, Wait
 from plans.readings.machines import RUN_STRATEGY
-from plans.wiring import Card, Template, as_it_is, card_of, template_of
+from plans.wiring import Card, Template, as_it_is, card_of, rewired, template_of
 
 GONE_MARGIN = 120.0
 """Seconds beyond a guest's own grace period, after which KubeVirt kills it: one of Windows may have an hour."""
@@ -118,6 +118,8 @@ def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
         return Same(where, "")
     how, why = _how(vm, edits, pending, desired, facts)
     ran = _runs(vm, facts) or left is not None
+    if ran and how == "restart" and (lost := tuple(_not_to_start_on(vm, wanted, edits, ground))):
+        return Blocked(where, "", lost)
     return Change(
         address=where, kind="attachment", node="", verb=_verb(edits, template), before=_before(edits, pending, left, template),
         after=_after(edits, pending, left), why=why,
@@ -179,6 +181,25 @@ def _network_missing(card: Card, ground: _Ground) -> Iterator[str]:
         yield f"interface {card.name}: there is no network {card.nad}, and none is declared{networks.near(card.nad, known)}"
     found = ground.facts.value(f"network/{card.nad}") or {}
     yield from ground.waits.get(declared.localnet if declared else found.get("localnet", ""), ())
+
+
+def _not_to_start_on(
+    vm: str, wanted: Sequence[Card], edits: Sequence[Card], ground: _Ground
+) -> Iterator[str]:
+    """Why a VM that is stopped would not start again: a network of a card that is not edited is gone already."""
+    edited = {card.nad for card in edits}
+    for nad, name in _networks_of(vm, wanted, ground.facts).items():
+        there, made = ground.facts.get(f"nad/{nad}"), ground.declared.get(nad)
+        if isinstance(there, Unknown):
+            yield f"cannot tell whether network {nad} is there: {there.why}"
+        elif isinstance(there, Absent) and nad not in edited and not (made and made.config):
+            yield f"{vm} must be stopped, and could not start again: its interface {name} is on network {nad}, which is not there"
+
+
+def _networks_of(vm: str, wanted: Sequence[Card], facts: Facts) -> dict[str, str]:
+    """The NADs that a VM is on once its cards are as wanted, each with the card."""
+    after = rewired(template_of(vm, facts), wanted)
+    return {nad: network["name"] for network in after.networks if (nad := after.nad(network["name"]))}
 
 
 def _untouchable(vm: str, edits: Sequence[Card], facts: Facts) -> Iterator[str]:
@@ -264,17 +285,23 @@ def fragment(change: Change, context: Context) -> Action:
         "grace": facts.value(f"{at}/grace", 0),
     }  # fmt: skip
     wanted = _cards_of(args)
+    on = _networks_of(vm, wanted, facts) if change.vms else [card.nad for card in wanted if card.nad]
+    declared = {one.key: one for one in wanted_networks(context.desired)}
+    args["nads"] = {nad: networks.as_left(nad, declared.get(nad), facts) for nad in sorted(on)}
     words = ", ".join(f"{card.name} {card.told()}" for card in wanted)
     hot = "plug into" if plugging.plugs(wanted) else "unplug from"
     own = {"own": facts.value("cluster/own-migrations") is True} if plug else {}
-    undo = Invocation("attach@1", {**args, "cards": _as_they_are(change, facts)}, (f"machine:{vm}",))
+    undo = Invocation(
+        "attach@1", {**args, "cards": _as_they_are(change, facts), "nads": {}}, (f"machine:{vm}",)
+    )
     return Action(
         id=f"attachment/{vm}/{'hotplug' if plug else 'attach'}", routine="hotplug@1" if plug else "attach@1",
         title=f"{hot if plug else 'stop, edit, start' if change.vms else 'edit'} {vm}: {words}", address=change.address,
-        args={**args, **own}, reads=(f"machine:{vm}", *(("migrations",) if plug else ())),
+        args={**args, **own}, reads=(f"machine:{vm}", *(f"nad:{nad}" for nad in args["nads"]), *(("migrations",) if plug else ())),
         expect=(
             Check(at, "present", why="the VM that the plan saw"),
             Check(f"{at}/run", "eq", facts.value(f"{at}/run"), "somebody has changed its run strategy since the plan"),
+            *_network_checks(args),
         ),
         done_when=tuple(verify(change, context)), undo=(undo,), disruption="vm-traffic" if change.vms else "none",
         vms=change.vms or ((vm,) if plug else ()), deadline=args["grace"] + GONE_MARGIN + 2 * UP_DEADLINE + MIGRATION_DEADLINE,
@@ -376,10 +403,24 @@ def _stopping(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if facts.value(f"machine/{vm}/run") != HALTED:
         if noted(vm, facts):
             return Stop(f"VM {vm} was started by somebody else while it was stopped for the edit", moved=True)
-        return cycle.stop()
+        return _network_lost(args, facts) or cycle.stop()
     gone = [f"machine/{vm}/{word}/{c['name']}" for word in ("live", "sources") for c in args["cards"]]
     ahead = cycle.await_gone(tuple((path, ABSENT) for path in (*gone, f"machine/{vm}/migration-required")))
     return ahead or Stop(f"VM {vm} does not stop", unsure=True)
+
+
+def _network_checks(args: Mapping[str, Any]) -> list[Check]:
+    """That each network is there which the VM is to start on, as it was left."""
+    left: Mapping[str, Any] = args.get("nads", {})
+    return [check for nad in left for check in networks.to_start_on(nad, left[nad], args["vm"])]
+
+
+def _network_lost(args: Mapping[str, Any], facts: Facts) -> Stop | None:
+    """Why the VM must not be stopped now: it would not start again, or elsewhere."""
+    for verdict in judge_all(_network_checks(args), facts):
+        moved = isinstance(verdict, Fails)
+        return Stop(f"VM {args['vm']} was not stopped: {verdict}", moved=moved, unsure=not moved)
+    return None
 
 
 def _patience(args: Mapping[str, Any]) -> float:

@@ -64,7 +64,7 @@ def _diff_one(wanted: WantedNad, facts: Facts, used: Users, beside: Beside, wait
     if wanted.config is None:
         return _diff_absent(wanted, facts, used)
     there = isinstance(fact, Known)
-    differences = _differences(wanted, facts)
+    differences = networks.differences(wanted, facts)
     if there and not differences:
         return Same(where, "")
     reasons = [
@@ -99,29 +99,10 @@ def _diff_absent(wanted: WantedNad, facts: Facts, used: Users) -> Outcome:
     if reasons:
         return Blocked(where, "", tuple(reasons))
     return Change(
-        address=where, kind="network", node="", verb="-", before=_in_words(facts.value(f"{at}/config") or {}),
+        address=where, kind="network", node="", verb="-", before=networks.in_words(facts.value(f"{at}/config") or {}),
         after="absent", why="declared absent, and nobody uses it",
         data={"nad": wanted.key, "config": None}, localnets=(wanted.localnet,), phase="epilogue",
     )  # fmt: skip
-
-
-def _differences(wanted: WantedNad, facts: Facts) -> list[tuple[str, str, str]]:
-    """Each field in which the NAD differs from what is wanted: (field, before, after)."""
-    at = f"nad/{wanted.key}"
-    config = facts.value(f"{at}/config")
-    assert wanted.config is not None
-    if config is None:
-        found = [("spec.config", "not JSON", _in_words(wanted.config))]
-    else:
-        found = networks.field_changes(config, nads.merged(wanted.config, config))
-    for field, marks in (("labels", wanted.labels), ("annotations", wanted.annotations)):
-        have = facts.value(f"{at}/{field}") or {}
-        found += [
-            (f"{field}.{key}", str(have.get(key, "absent")), value)
-            for key, value in sorted(marks.items())
-            if have.get(key) != value
-        ]
-    return found
 
 
 def _config_differs(differences: Sequence[tuple[str, str, str]]) -> bool:
@@ -130,7 +111,7 @@ def _config_differs(differences: Sequence[tuple[str, str, str]]) -> bool:
 
 def _sides(differences: Sequence[tuple[str, str, str]], config: nads.Config, there: bool) -> tuple[str, str]:
     if not there:
-        return "absent", _in_words(config)
+        return "absent", networks.in_words(config)
     if len(differences) == 1:
         field, before, after = differences[0]
         return f"{field}: {before}", after
@@ -138,14 +119,6 @@ def _sides(differences: Sequence[tuple[str, str, str]], config: nads.Config, the
         ", ".join(f"{field}: {before}" for field, before, _ in differences),
         ", ".join(f"{field}: {after}" for field, _, after in differences),
     )
-
-
-def _in_words(config: nads.Config) -> str:
-    meant = nads.meaning(config)
-    words = [f"VLAN {meant['vlanID']}" if "vlanID" in meant else "untagged", f"on {nads.localnet_of(config)}"]
-    words += [f"mtu {meant['mtu']}"] if "mtu" in meant else []
-    words += [f"subnets {', '.join(meant['subnets'])}"] if "subnets" in meant else []
-    return ", ".join(words)
 
 
 def _why(wanted: WantedNad, differences: Sequence[tuple[str, str, str]], there: bool, used: Users) -> str:
@@ -224,7 +197,7 @@ def _edited_in_use(wanted: WantedNad, facts: Facts, used: Users) -> Iterator[Fin
     at = f"nad/{wanted.key}"
     if not isinstance(facts.get(at), Known) or not used:
         return
-    differences = _differences(wanted, facts)
+    differences = networks.differences(wanted, facts)
     if _config_differs(differences) and not list(_untouchable(wanted, facts, differences)):
         said = "; ".join(f"{field}: {before} -> {after}" for field, before, after in differences)
         if used.running or used.pods:
@@ -268,7 +241,9 @@ def _against_links(
             + (f" (and so on {len(small) - 1} more)" if len(small) > 1 else "") + ": large packets are lost",
             "raise the MTU of the links, or lower the network's",
         )  # fmt: skip
-    if not mtu and (not isinstance(facts.get(f"nad/{wanted.key}"), Known) or _differences(wanted, facts)):
+    if not mtu and (
+        not isinstance(facts.get(f"nad/{wanted.key}"), Known) or networks.differences(wanted, facts)
+    ):
         yield Finding(
             "H30", "warn", "", where,
             f"network {wanted.key} has no mtu: it gets the one of the cluster's overlay, not the links'",
@@ -281,7 +256,7 @@ def _broken(desired: Desired, wanted: Sequence[WantedNad], facts: Facts) -> Iter
     localnets = {network.name for network in desired.networks}
     # Of one that is not there yet, or differs, the diff itself says what it collides with.
     there = [one for one in wanted if one.config and isinstance(facts.get(f"nad/{one.key}"), Known)]
-    settled = [one.config for one in there if one.config and not _differences(one, facts)]
+    settled = [one.config for one in there if one.config and not networks.differences(one, facts)]
     for rivals in _beside(wanted, facts).values():
         for key, config in rivals:
             if nads.localnet_of(config) not in localnets:
@@ -315,7 +290,7 @@ def fragment(change: Change, context: Context) -> Action:
         undo = (Invocation("remove-network@1", {"nad": key}, (f"nad:{key}", "machines", "nad-users")),)
     return Action(
         id=f"network/{key}/apply", routine="apply-network@1",
-        title=f"{'edit' if there else 'create'} network {key}: {_in_words(config)}", address=change.address, args=args,
+        title=f"{'edit' if there else 'create'} network {key}: {networks.in_words(config)}", address=change.address, args=args,
         reads=(f"nad:{key}",), expect=(_as_seen(key, facts),), done_when=(Check(f"{at}/config", "eq", config),),
         undo=undo, no_undo=no_undo, disruption="vm-traffic" if change.vms else "none", vms=change.vms, deadline=120.0,
     )  # fmt: skip
@@ -376,7 +351,7 @@ def apply_network(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Stop(f"OVN-Kubernetes refuses network {key}: {news[0][1]}")
     if "write" in done.outcomes and "heard" not in done.outcomes:
         return Perform((_listen(args, heard),))
-    return Finished(f"network {key}: {_in_words(args['config'])}; OVN-Kubernetes has not refused it")
+    return Finished(f"network {key}: {networks.in_words(args['config'])}; OVN-Kubernetes has not refused it")
 
 
 def _is_written(args: Mapping[str, Any], facts: Facts) -> bool:
@@ -400,7 +375,7 @@ def _write(args: Mapping[str, Any], facts: Facts) -> AnyOp:
         **({"annotations": annotations} if annotations else {}),
     }
     about = facts.value(at)
-    title = f"{'write' if about else 'create'} network {key}: {_in_words(args['config'])}"
+    title = f"{'write' if about else 'create'} network {key}: {networks.in_words(args['config'])}"
     if about and not about["applied"]:
         patch = {**({"metadata": marks} if marks else {}), "spec": {"config": args["text"]}}
         command = (

@@ -44,6 +44,8 @@ class Kubelet:
                 yield f"unplug {node} {change.namespace} {change.name}", 0.0
             elif node and body.get("status", {}).get("phase") == "Pending":
                 yield f"pod {change.namespace} {change.name}", 0.0
+        if change.kind == "NetworkAttachmentDefinition" and not change.deleted:
+            yield "networks", 0.0
         if change.kind == "kubelet":
             yield f"heard {change.name}", 0.0
         if change.kind == "VirtualMachineInstance" and not change.deleted:
@@ -61,6 +63,8 @@ class Kubelet:
             unplug(stage, *rest)
         elif what == "pod":
             _start(stage, *rest)
+        elif what == "networks":
+            _start_waiting(stage)
         elif what in LIFE:
             return LIFE[what](stage, *rest)
         else:
@@ -77,6 +81,9 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
     if foreign is not None:
         _report_isolation(stage, pod, foreign)
         return
+    if (gone := multus.missing(stage.cluster, multus.asked_for(pod))) is not None:
+        _report_no_network(stage, pod, gone)
+        return
     cards = _with_addresses(pod)
     plug(stage, pod, cards)
     stage.cluster.write(MergePatch(ref, {"metadata": {"annotations": {multus.MADE: multus.saying(cards)}}}))
@@ -84,6 +91,13 @@ def _start(stage: Stage, namespace: str, name: str) -> None:
     conditions = [c for c in pod["status"].get("conditions", ()) if c["type"] != "Ready"]
     status = {"phase": "Running", "conditions": [*conditions, ready]}
     stage.cluster.write(MergePatch(ref, {"status": status}, subresource="status"))
+
+
+def _start_waiting(stage: Stage) -> None:
+    """There is a NAD more: a pod that is not up yet may have waited for it."""
+    for pod in stage.cluster.list("v1", "Pod").items:
+        if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") == "Pending":
+            _start(stage, pod["metadata"]["namespace"], pod["metadata"]["name"])
 
 
 def _foreign_network(pod: Body) -> str | None:
@@ -100,14 +114,31 @@ def _report_isolation(stage: Stage, pod: Body, foreign: str) -> None:
         "namespace isolation enabled, annotation violates permission, "
         f"pod is in namespace {own} but refers to target namespace {foreign}"
     )
+    _warn(stage, pod, "sandbox", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}")
+
+
+def _report_no_network(stage: Stage, pod: Body, nad: str) -> None:
+    """What Multus and the kubelet say of a pod on a NAD that is not there: its containers are not made until it is."""
+    space, _, name = nad.partition("/")
+    why = (
+        f"cannot find a network-attachment-definition ({name}) in namespace ({space}): "
+        f'network-attachment-definitions.k8s.cni.cncf.io "{name}" not found'
+    )
+    _warn(stage, pod, "network", "NoNetworkFound", why)
+    _warn(stage, pod, "sandbox", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}")
+
+
+def _warn(stage: Stage, pod: Body, word: str, reason: str, message: str) -> None:
+    metadata = pod["metadata"]
+    own = metadata["namespace"]
     body = {
         "type": "Warning",
-        "reason": "FailedCreatePodSandBox",
-        "message": f"Failed to create pod sandbox: {why}",
+        "reason": reason,
+        "message": message,
         "involvedObject": {"kind": "Pod", "namespace": own, "name": metadata["name"], "uid": metadata["uid"]},
     }
     with suppress(AlreadyExists):
-        stage.cluster.write(Create(Ref("v1", "Event", f"{metadata['name']}.sandbox", own), body))
+        stage.cluster.write(Create(Ref("v1", "Event", f"{metadata['name']}.{word}", own), body))
 
 
 def _with_addresses(pod: Body) -> tuple[Card, ...]:

@@ -42,6 +42,8 @@ class KubeVirt:
             yield f"vm {key}", 0.0
         elif change.kind == vm.MACHINE:
             yield f"vm {key}", 0.0
+        elif change.kind == "NetworkAttachmentDefinition" and not change.deleted:
+            yield f"nad {key}", 0.0
         elif change.kind == "Pod":
             yield from ((what, 0.0) for what in _pod_keys(change))
 
@@ -58,6 +60,8 @@ class KubeVirt:
                     workload_updater.reconcile(stage, namespace, name),
                 )
                 return min((moment for moment in moments if moment is not None), default=None)
+            case "nad":
+                vm.launch_waiting(stage)
             case "lost":
                 vm.notice_lost_launcher(stage, namespace, name)
             case "migration":

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from providers.ports import Body
+from providers.ports import Body, Cluster, Ref
+from providers.twin.networks import NAD_API
 
 ASKED = "k8s.v1.cni.cncf.io/networks"
 MADE = "k8s.v1.cni.cncf.io/network-status"
@@ -49,6 +50,15 @@ def asked_for(pod: Body) -> tuple[Card, ...]:
         name, _, interface = part.partition("@")
         found.append(Card(name if "/" in name else f"{metadata['namespace']}/{name}", interface))
     return tuple(found)
+
+
+def missing(cluster: Cluster, cards: Iterable[Card]) -> str | None:
+    """The first NAD (`namespace/name`) of these cards that is not there."""
+    for card in cards:
+        space, _, name = card.nad.partition("/")
+        if cluster.get(Ref(NAD_API, "NetworkAttachmentDefinition", name, space)) is None:
+            return card.nad
+    return None
 
 
 def asking(cards: Iterable[Card]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from providers.ports import AlreadyExists, Body, Create, Delete, JsonPatch, MergePatch, NotFound, Ref
 from providers.twin import hotplug, multus
 from providers.twin.admission import FINAL, VMI
-from providers.twin.launchers import NODE_NAME, VM_NAME, launcher, launchers
+from providers.twin.launchers import NODE_NAME, VM_NAME, launcher, launchers, wanted_cards
 from providers.twin.networks import KUBEVIRT
 from providers.twin.stage import Stage
 
@@ -246,6 +246,9 @@ def _shut_down(stage: Stage, vmi: Body) -> float | None:
 
 
 def _launch(stage: Stage, vmi: Body) -> None:
+    if (gone := multus.missing(stage.cluster, wanted_cards(vmi))) is not None:
+        _cannot_launch(stage, vmi, gone)
+        return
     status = {
         "phase": "Scheduling",
         "conditions": [{"type": "Ready", "status": "False", "reason": "GuestNotRunning"}],
@@ -256,6 +259,23 @@ def _launch(stage: Stage, vmi: Body) -> None:
         stage.cluster.write(
             Create(Ref("v1", "Pod", pod["metadata"]["name"], vmi["metadata"]["namespace"]), pod)
         )
+
+
+def _cannot_launch(stage: Stage, vmi: Body, nad: str) -> None:
+    """What virt-controller says of a guest on a NAD that is not there: it makes no launcher pod for it, and tries again."""
+    why = f"failed to render launch manifest: failed to locate network attachment definition {nad}"
+    said = {"type": "Synchronized", "status": "False", "reason": "FailedCreate", "message": why}
+    if said not in vmi.get("status", {}).get("conditions", ()):
+        not_ready = {"type": "Ready", "status": "False", "reason": "GuestNotRunning"}
+        status = {"phase": "Pending", "conditions": [not_ready, said]}
+        stage.cluster.write(MergePatch(_ref(vmi), {"status": status}))
+
+
+def launch_waiting(stage: Stage) -> None:
+    """There is a NAD more: a guest that has no launcher yet may have waited for it."""
+    for vmi in stage.cluster.list(KUBEVIRT, "VirtualMachineInstance").items:
+        if vmi.get("status", {}).get("phase") == "Pending" and not vmi["metadata"].get("deletionTimestamp"):
+            _launch(stage, vmi)
 
 
 def _await_launcher(stage: Stage, vmi: Body) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from providers.ports import Create, MergePatch, Ref
+from providers.ports import Create, Delete, MergePatch, Ref
 from providers.twin import TwinWorld
 
 DATABASE = "Open_vSwitch"
@@ -116,6 +116,12 @@ def _create(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:
     world.edit().cluster.write(Create(ref, what))
 
 
+def _delete(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:
+    world.edit().cluster.write(
+        Delete(Ref(what["apiVersion"], what["kind"], what["name"], what.get("namespace")))
+    )
+
+
 def _link(world: TwinWorld, node: str, what: Mapping[str, str]) -> None:
     for nic, link in what.items():
         world.set_nic(node, nic, link)
@@ -129,6 +135,7 @@ EDITS: dict[str, Callable[[TwinWorld, str, Any], None]] = {
     "set-interface": _set_interface,
     "del-bridge": _del_bridge,
     "patch": _patch,
+    "delete": _delete,
     "create": _create,
     "links": _link,
 }

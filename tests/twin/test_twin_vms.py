@@ -365,6 +365,38 @@ def test_a_good_nad_or_another_plugins_gets_none(world: TwinWorld) -> None:
     assert said.startswith("error parsing Network Attachment Definition default/broken: ")
 
 
+def test_a_vm_on_a_nad_that_is_not_there_waits_for_it(world: TwinWorld) -> None:
+    run(world, "Halted")
+    world.tick(30)
+    world.cluster.write(Delete(Ref(NADS, "NetworkAttachmentDefinition", "vlan224", "default")))
+    run(world, "Always")
+    world.tick(60)
+    waiting = vmi(world, "talker")
+    assert launchers(world) == [] and world.reachable("default/talker")[0] is False
+    assert waiting["status"]["phase"] == "Pending"
+    said = {c["type"]: c.get("message", "") for c in waiting["status"]["conditions"]}
+    assert said["Synchronized"].endswith("failed to locate network attachment definition default/vlan224")
+    put_nad(world, {**LOCALNET, "name": "vlan224", "netAttachDefName": "default/vlan224"}, "vlan224")
+    world.tick(60)
+    assert vmi(world, "talker")["status"]["phase"] == "Running"
+
+
+def test_a_pod_on_a_nad_that_is_not_there_waits_for_it(world: TwinWorld) -> None:
+    ref = Ref("v1", "Pod", "canary", "default")
+    asked = {"k8s.v1.cni.cncf.io/networks": "vlan300"}
+    spec = {"nodeName": "worker-01", "containers": [{"name": "a", "image": "a"}]}
+    world.cluster.write(Create(ref, {"metadata": {"annotations": asked}, "spec": spec}))
+    world.tick(10)
+    pod = world.cluster.get(ref)
+    assert pod is not None and pod["status"]["phase"] == "Pending"
+    reasons = {e["reason"] for e in world.cluster.list("v1", "Event", namespace="default").items}
+    assert {"NoNetworkFound", "FailedCreatePodSandBox"} <= reasons
+    put_nad(world, LOCALNET)
+    world.tick(10)
+    pod = world.cluster.get(ref)
+    assert pod is not None and pod["status"]["phase"] == "Running"
+
+
 def test_multus_keeps_a_foreign_network_from_a_pod_when_it_isolates(tmp_path: Path) -> None:
     nads = {"nets/vlan224": {"localnet": "vmnet", "vlan": 224, "mtu": 9000}}
     vms = {"vms/a": {"runStrategy": "Halted", "networks": {"net": {"nad": "nets/vlan224"}}}}

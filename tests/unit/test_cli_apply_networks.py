@@ -51,7 +51,7 @@ def get(job: Job, ref: Ref) -> Any:
         return world.cluster.get(ref)
 
 
-def somebody(job: Job, *writes: Create | MergePatch) -> None:
+def somebody(job: Job, *writes: Create | Delete | MergePatch) -> None:
     """What others do to the cluster."""
     with job.world() as world:
         for write in writes:
@@ -176,6 +176,42 @@ def test_a_vm_is_started_again_when_its_edit_fails(tmp_path: Path) -> None:
     assert guest(job, "web-1")["status"]["phase"] == "Running"
     assert job.apply().code == 0
     assert "net2" in cards(guest(job, "web-1")["spec"])
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_a_vm_is_not_stopped_for_a_network_that_is_gone_or_another(how: str, tmp_path: Path) -> None:
+    job = job_for(tmp_path, ATTACHED)
+    assert job.apply(boundary=kill_when("step-begun", 3)).code == -9
+    nad, uid = get(job, nad_ref("vlan101")), guest(job, "web-1")["metadata"]["uid"]
+    other = {"spec": {"config": nad["spec"]["config"].replace('"vlanID": 101', '"vlanID": 102')}}
+    somebody(job, Delete(nad_ref("vlan101")) if how == "gone" else MergePatch(nad_ref("vlan101"), other))
+    ended = job.apply()
+    told = {
+        "gone": "web-1 cannot start without network default/vlan101",
+        "changed": "somebody has changed network default/vlan101 since the plan",
+    }
+    assert ended.code == 4 and told[how] in ended.err, ended.text
+    assert guest(job, "web-1")["metadata"]["uid"] == uid and written(job, "VirtualMachine") == []
+    recap = ended.out[ended.out.index("Recap") :]
+    assert "the cluster  failed" in recap and "stopped at attachment/default/web-1/attach: " in recap, recap
+    back = {"spec": nad["spec"]}
+    ref = nad_ref("vlan101")
+    somebody(job, Create(ref, back) if how == "gone" else MergePatch(ref, back))
+    assert job.apply().code == 0
+    assert "net2" in cards(guest(job, "web-1")["spec"])
+
+
+def test_a_vm_is_not_stopped_again_for_a_network_that_went_after_a_failure(tmp_path: Path) -> None:
+    job = job_for(tmp_path, ATTACHED)
+    job.fault("cluster - patch VirtualMachine default/web-1 *template*", 1, "fail")
+    assert job.apply().code == 3
+    uid = guest(job, "web-1")["metadata"]["uid"]
+    somebody(job, Delete(nad_ref("vlan101")))
+    ended = job.apply()
+    assert (
+        ended.code == 4 and "web-1 was not stopped: expected: nad/default/vlan101 is present" in ended.err
+    ), ended.text
+    assert guest(job, "web-1")["metadata"]["uid"] == uid
 
 
 @pytest.mark.parametrize("n", range(3, 31, 3))
