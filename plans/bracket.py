@@ -21,7 +21,17 @@ from plans.diff import NodeDiff
 from plans.facts import Facts, Known
 from plans.guests import guests, vms_on
 from plans.kinds import KINDS
-from plans.maintenance import canary, checkpoints, cordon, evictions, migrations, pings, proof, reboot
+from plans.maintenance import (
+    budgets,
+    canary,
+    checkpoints,
+    cordon,
+    evictions,
+    migrations,
+    pings,
+    proof,
+    reboot,
+)
 from plans.maintenance.migrations import AT_ONCE, Leavers
 from plans.maintenance.ways import Way, at_once, can_migrate, late, way_out
 
@@ -94,7 +104,14 @@ def bracket(found: NodeDiff, desired: Desired, facts: Facts, choices: Mapping[st
         *([evictions.evict(node, facts)] if evacuate and evacuates and evacuate.pods == "evict" else []),
         *_with_proof(node, delivered, changes, context, asked, [vm for vm in back if vm in users]),
         *([checkpoints.verify(node, proven)] if proven else []),
-        *([reboot.reboot(node, own_cordon=cordons), reboot.settle(node, proven)] if reboots else []),
+        *(
+            [
+                reboot.reboot(node, own_cordon=cordons, limits=budgets.args(node, facts, evacuate)),
+                reboot.settle(node, proven),
+            ]
+            if evacuate and reboots
+            else []
+        ),
         *([canary.prove(node, seen, image)] if image else []),
         *([cordon.uncordon(node)] if cordons else []),
         *_returns(node, changes, ways, back, users, shape, canary.is_whole(seen), asked),

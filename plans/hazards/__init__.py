@@ -38,7 +38,7 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
 
     Raises InputError when an accepted id is no hazard at all.
     """
-    from plans.hazards import handlers, nodes, policies, switches, vms
+    from plans.hazards import budgets, handlers, nodes, policies, switches, vms
 
     finders: tuple[Finder, ...] = (
         *switches.FINDERS,
@@ -46,6 +46,7 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
         *handlers.FINDERS,
         *nodes.FINDERS,
         *vms.FINDERS,
+        *budgets.FINDERS,
     )
     _known(accepted)
     of_kinds = [f for kind in CLUSTER_KINDS.values() for f in kind.hazards(scene.desired, scene.facts)]
@@ -53,7 +54,7 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
     return [replace(f, accepted=f.level == "block" and f.id in accepted) for f in found]
 
 
-HIGHEST = 63
+HIGHEST = 64
 
 
 def _known(accepted: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from plans.desired import VMNetwork
 from plans.document import Finding
 from plans.facts import Absent, Facts, Known
 from plans.hazards import Scene
+from plans.labels import meets
 from plans.maintenance.evictions import pods_of
 from plans.maintenance.power import STRATEGIES
 from plans.maintenance.ways import Way, can_migrate, cannot_restart
@@ -90,21 +91,7 @@ def _kept_here(facts: Facts, node: str, vm: str) -> str:
 
 def _fits(terms: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> bool:
     """Whether a node with these labels meets any of the terms. What this can't read (fields, Gt, Lt) is held to fit."""
-    return any(all(_meets(rule, labels) for rule in term.get("matchExpressions") or ()) for term in terms)
-
-
-def _meets(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(rule["key"]), rule.get("values") or ()
-    match rule["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-    return True
+    return any(all(meets(rule, labels) for rule in term.get("matchExpressions") or ()) for term in terms)
 
 
 def restarted_again(scene: Scene) -> list[Finding]:

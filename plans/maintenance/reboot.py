@@ -18,6 +18,7 @@ from plans.checks import CannotTell, Check, Fails, judge_all
 from plans.desired import Desired
 from plans.errors import InputError
 from plans.facts import ABSENT, KNOWN_AFTER_APPLY, Facts, Known, Unknown
+from plans.maintenance import budgets
 from plans.ops import ObjectRef, Patch, Record, Run, Wait
 from plans.readings import view_of
 from plans.readings.cluster import CORDONED_BY
@@ -40,15 +41,18 @@ SETTLE_DEADLINE = 900.0
 STRICTLY = 0.001
 
 
-def reboot(node: str, *, own_cordon: bool) -> Action:
-    """Restart the node, and see it come back. `own_cordon`: this run cordons it; somebody else had done so otherwise."""
+def reboot(node: str, *, own_cordon: bool, limits: Mapping[str, Any]) -> Action:
+    """Restart the node, and see it come back. `own_cordon`: this run cordons it; somebody else had done so otherwise.
+
+    `limits`: what disruption budgets have to do with it (`budgets.args`).
+    """
     return Action(
         id=f"{node}/reboot",
         routine="reboot@1",
         title=f"restart it, minutes as a rule, {BACK_DEADLINE / 60:.0f} at most; pods that stay on it restart too",
         node=node,
-        args={"node": node, "own_cordon": own_cordon},
-        reads=("nodes", "vms", f"boot:{node}"),
+        args={"node": node, "own_cordon": own_cordon, **limits},
+        reads=("nodes", "vms", f"boot:{node}", *budgets.views(node, limits)),
         expect=(
             Check(f"node/{node}/unschedulable", "eq", True, "a node that takes new VMs is never empty"),
             Check(
@@ -58,7 +62,7 @@ def reboot(node: str, *, own_cordon: bool) -> Action:
         no_undo="a restart can't be taken back",
         disruption="node",
         rows=(6,),
-        deadline=TRIES * GONE_DEADLINE + BACK_DEADLINE + UP_DEADLINE + 60.0,
+        deadline=budgets.DEADLINE + TRIES * GONE_DEADLINE + BACK_DEADLINE + UP_DEADLINE + 60.0,
     )
 
 
@@ -146,13 +150,18 @@ def _begin(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     if not isinstance(boot, Known) and done.run != KNOWN_AFTER_APPLY:
         why = boot.why if isinstance(boot, Unknown) else "its object names no boot id"
         return Stop(f"cannot tell in which boot {node} is: {why}", unsure=True)
-    if refused := _refusal(args, facts, done.run):
-        return refused
+    if held := _held(args, facts, done):
+        return held
     if not done.has("before"):
         views = tuple(f"{view}:{node}" for view in ("ovs", "boot", "daemons", "enactments"))
         title = f"record the switch, daemons and policies of {node}"
         return Perform((Record(label="before", title=title, views=views),))
     return Perform((_write_note(node, facts, done.run),))
+
+
+def _held(args: Mapping[str, Any], facts: Facts, done: Done) -> Next | None:
+    """What keeps the node from being restarted now; a budget of its pods is waited for. None: it may be."""
+    return _refusal(args, facts, done.run) or budgets.await_leave(args, facts, done)
 
 
 def _refusal(args: Mapping[str, Any], facts: Facts, run: str) -> Stop | None:
@@ -205,12 +214,12 @@ def _await_another_boot(args: Mapping[str, Any], note: Mapping[str, Any], facts:
     """It was asked for, or may have been by an earlier life of ours: only one that plainly stayed up is asked again."""
     node, asked = args["node"], done.attempts.get("ask", 0)
     if not asked and "note" in done.attempts:
-        return _refusal(args, facts, done.run) or Perform((_ask(node),))
+        return _held(args, facts, done) or Perform((_ask(node),))
     if f"went:{asked}" not in done.outcomes:
         return _wait(f"went:{asked}", node, note, GONE_DEADLINE)
     if facts.get(f"node/{node}/ready") == Known(True):
         if asked < TRIES:
-            return _refusal(args, facts, done.run) or Perform((_ask(node),))
+            return _held(args, facts, done) or Perform((_ask(node),))
         return Stop(
             f"{node} does not reboot: it was asked {asked} times, is Ready, and still in boot {note['boot']}. "
             f"{_way_out(node)}"

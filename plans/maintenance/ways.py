@@ -135,6 +135,7 @@ def views(desired: Desired) -> tuple[str, ...]:
         "migration-limits",
         *(("machines",) if restarts else ()),
         *(("pods",) if spec.evacuate.pods == "evict" else ()),
+        *(("budgets",) if spec.evacuate.reboot else ()),
         *(("canaries",) if spec.proof else ()),
         *(("images",) if spec.proof and spec.proof.canary.image is None else ()),
     )

@@ -2,7 +2,7 @@
 
 A view is a piece of the world that is read at one go: `nodes`, `node:<node>`, `vms`, `vms:<node>` (all VMs, and which of them are there), `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machines-now`, `machine:<ns>/<name>`, `kubevirt`,
-`l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
+`l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `budgets`, `budgets:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
 `images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from plans.facts import Fact, Json
 from plans.ops import CommandRequest, ListRequest, SelectRequest
 from plans.readings import (
+    budgets,
     cluster,
     images,
     kubelets,
@@ -151,6 +152,8 @@ def reading(view: str, now: float) -> Reading:
             return _maintenance(name, where)
         case (("boot" | "daemons" | "enactments"), [n]):
             return _around_reboot(name, n)
+        case "budgets", _:
+            return _around_reboot(name, "".join(where))
         case "policies", []:
             return Reading(
                 nmstate.REQUESTS,
@@ -255,6 +258,14 @@ def _around_reboot(name: str, n: str) -> Reading:
                 cluster.unknown(f"node/{n}/boot/*"),
                 spare=frozenset({reboots.lease_request(n)}),
             )
+        case "budgets":
+            return Reading(
+                budgets.requests(n),
+                lambda r: budgets.parse(n, r),
+                cluster.unknown(*(f"node/{n}/{part}" for part in ("budgets", "over-budget")))
+                if n
+                else cluster.unknown("cluster/budgets"),
+            )
         case "daemons":
             return Reading(
                 (reboots.daemon_request(n),),
@@ -353,7 +364,7 @@ def view_of(path: str) -> str:
             return "policies"
         case ["cluster", "nmstate-nodes"] | ["node", _, "nmstate", *_]:
             return "nmstate-versions"
-        case ["cluster", ("migration-limits" | "rollouts" | "canaries" | "images") as view]:
+        case ["cluster", ("migration-limits" | "rollouts" | "canaries" | "images" | "budgets") as view]:
             return view
         case ["cluster", "evictable-namespaces"]:
             return "pods"
@@ -361,6 +372,8 @@ def view_of(path: str) -> str:
             return f"pods:{n}"
         case ["node", n, "boot", *_]:
             return f"boot:{n}"
+        case ["node", n, "budgets" | "over-budget"]:
+            return f"budgets:{n}"
         case ["node", n, "daemons" | "daemon", *_]:
             return f"daemons:{n}"
         case ["node", n, "enacted" | "enacting", *_]:

@@ -42,7 +42,7 @@ _UPDATING = ("Updating", "UpdatingVersion", "UpdatingConfig", "UpdatingPlatformM
 POD_KEEP = (
     *("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations"),
     *("metadata.ownerReferences", "metadata.deletionTimestamp", "spec.nodeName", "spec.volumes"),
-    *("status.phase", "status.containerStatuses"),
+    *("status.phase", "status.containerStatuses", "status.conditions"),
 )
 _MIRROR = "kubernetes.io/config.mirror"
 _FOLLOWS = ("virt-launcher", "hotplug-disk")
@@ -108,21 +108,28 @@ def parse_pods(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
 def _drained(item: Mapping[str, Any]) -> dict[str, str]:
     """A pod with its way out of a drained node: `evict`, `skip` or `block`, and why."""
     metadata = item["metadata"]
-    way, why = _way(item)
+    way, why = way_of(item)
     key = f"{metadata['namespace']}/{metadata['name']}"
     return {"pod": key, "uid": metadata.get("uid", ""), "way": way, "why": why}
 
 
-def _way(item: Mapping[str, Any]) -> tuple[str, str]:
-    metadata = item["metadata"]
-    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+def leaves_by_itself(item: Mapping[str, Any]) -> str:
+    """Why nobody has to look after a pod when its node is emptied; empty when somebody has to."""
+    labels = item["metadata"].get("labels") or {}
     if labels.get("kubevirt.io") in _FOLLOWS:
-        return "skip", "it follows its VM"
+        return "it follows its VM"
     if labels.get(CANARY[0]) == CANARY[1]:
-        return "skip", "it is a canary of ovsplan's"
-    if item.get("status", {}).get("phase") in _OVER:
-        return "skip", "it is over"
+        return "it is a canary of ovsplan's"
+    return "it is over" if item.get("status", {}).get("phase") in _OVER else ""
+
+
+def way_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    """A pod's way out of a drained node, and why: `evict`, `skip` (it stays, or leaves by itself) or `block`."""
+    metadata = item["metadata"]
+    notes = metadata.get("annotations") or {}
+    owner = next((o for o in metadata.get("ownerReferences") or () if o.get("controller")), None)
+    if why := leaves_by_itself(item):
+        return "skip", why
     if _MIRROR in notes:
         return "skip", "the node itself keeps it"
     if owner is not None and owner.get("kind") == "DaemonSet":

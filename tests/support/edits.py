@@ -107,7 +107,7 @@ def _del_bridge(world: TwinWorld, node: str, bridge: str) -> None:
 
 def _patch(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:
     ref = Ref(what["apiVersion"], what["kind"], what["name"], what.get("namespace"))
-    world.edit().cluster.write(MergePatch(ref, what["patch"]))
+    world.edit().cluster.write(MergePatch(ref, what["patch"], subresource=what.get("subresource", "")))
 
 
 def _create(world: TwinWorld, _node: str, what: Mapping[str, Any]) -> None:

@@ -386,6 +386,57 @@ def test_a_vm_that_was_told_to_stay_is_an_error_at_its_line(tmp_path: Path) -> N
     assert "rollout.yaml:5" in said and "default/aside stays on worker-01, which is to be rebooted" in said
 
 
+BUDGET = Ref("policy/v1", "PodDisruptionBudget", "multus", "default")
+
+
+def allow(world: TwinWorld, number: int) -> None:
+    """How many pods its controller lets be away."""
+    status = {"observedGeneration": 1, "disruptionsAllowed": number, "desiredHealthy": 1, "currentHealthy": 2}
+    world.edit().cluster.write(MergePatch(BUDGET, {"status": status}, subresource="status"))
+
+
+def with_budget(folder: Path, number: int) -> Job:
+    """A job whose DaemonSet multus has a budget, and a pod on either node."""
+    job = job_with(folder)
+    with job.world() as world:
+        spec = {"minAvailable": 1, "selector": {"matchLabels": {"app": "multus"}}}
+        world.edit().cluster.write(Create(BUDGET, {"spec": spec}))
+        allow(world, number)
+    return job
+
+
+def test_pods_that_a_budget_protects_are_named_before_anything_is_restarted(tmp_path: Path) -> None:
+    job = with_budget(tmp_path / "job", 0)
+    said = " ".join(job.run("plan").out.split())
+    assert "H64 BLOCKS: worker-01 restarts, and default/multus-worker-01 with it" in said
+    assert "disruption budget default/multus lets none of its pods be away now" in said
+    assert job.apply().code != 0 and asked(job) == []
+    known = job.apply("--accept-hazard", "H64")
+    assert known.code == 0, known.text
+    assert [node for node, _ in asked(job)] == list(NODES)
+
+
+def test_a_budget_that_has_become_tight_since_the_plan_is_waited_for_and_told(tmp_path: Path) -> None:
+    job = with_budget(tmp_path / "job", 1)
+
+    def tighten(name: str) -> None:
+        if name == "step-begun" and is_now("worker-02/reboot"):
+            with open_world(Path("world")) as world:
+                allow(world, 0)
+
+    ended = job.apply(boundary=tighten)
+    assert ended.code == 3, ended.text
+    assert (
+        "worker-02 is not restarted: disruption budget default/multus lets 0 of its pods be away" in ended.err
+    )
+    assert [node for node, _ in asked(job)] == ["worker-01"]
+    with job.world() as world:
+        allow(world, 1)
+    again = job.apply()
+    assert again.code == 0, again.text
+    assert [node for node, _ in asked(job)] == list(NODES)
+
+
 def test_a_vm_that_came_to_the_node_meanwhile_is_not_taken_down(tmp_path: Path) -> None:
     job = job_with(tmp_path / "job")
 

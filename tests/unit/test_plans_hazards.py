@@ -18,7 +18,7 @@ WORLD_FILE = {"apiVersion": "ovsplan.io/v1alpha1", "kind": "World", "metadata": 
 SICK = {"nodes": {"worker-02": {"ready": False, "mappings": "vmnet:br-vmdata"}}}
 
 
-@pytest.mark.parametrize("name", ["H00", "H64", "h18", "H1", "18", "H018", "all", ""])
+@pytest.mark.parametrize("name", ["H00", "H65", "h18", "H1", "18", "H018", "all", ""])
 def test_what_is_no_hazards_id_is_refused(tmp_path: Path, name: str) -> None:
     with make_world(tmp_path / "world") as world:
         facts = observed(world, declared(HOT))
@@ -158,3 +158,21 @@ def test_a_nic_that_something_rides_on_is_not_put_on_a_new_bridge(tmp_path: Path
         "port bond0 is in use: a port of team0 (H12): take that off first, or name another port",
     )
     assert [n.node for n in plan.nodes if n.changes] == ["worker-02"]
+
+
+REBOOTS = f"{HOT}---\napiVersion: ovsplan.io/v1alpha1\nkind: Rollout\nmetadata: {{name: tonight}}\nspec: {{evacuate: {{reboot: true}}}}\n"
+
+
+def test_budgets_that_nobody_may_read_are_told_once_and_no_restart_looks_at_them(tmp_path: Path) -> None:
+    desired = declared(REBOOTS)
+    with make_world(tmp_path / "world") as world:
+        seen = dict(observed(world, desired).items())
+    plan = make_plan(desired, Facts({**seen, "cluster/budgets": Unknown("alice may not list them")}), TARGET)
+    (finding,) = [f for f in plan.findings if f.id == "H64"]
+    assert (finding.level, finding.node) == ("warn", "")
+    assert finding.message == (
+        "cannot tell which pods of worker-01, worker-02 a disruption budget protects: alice may not list them. "
+        "They restart with their node"
+    )
+    reads = {view for action in plan.actions for view in action.reads}
+    assert not {view for view in reads if view.startswith("budgets")}

@@ -100,7 +100,7 @@ def test_views_of_a_node_ask_nothing_of_the_api() -> None:
 
 
 def test_a_reboot_needs_no_more_than_to_read_and_to_annotate_the_node() -> None:
-    actions = [reboot("n", own_cordon=True), settle("n", ())]
+    actions = [reboot("n", own_cordon=True, limits={"over": []}), settle("n", ())]
     needed = {p for action in actions for p in of_views(action.reads)}
     assert {as_rule(p) for p in needed} <= granted(READER)
     assert {p.resource for p in needed} >= {"nodes", "pods", "nodenetworkconfigurationenactments"}

@@ -117,6 +117,46 @@ def test_what_could_not_be_asked_is_no_leave_to_reboot(note: Fact, so_far: Done,
     assert isinstance(found, Stop) and found.unsure and "no route" in found.why
 
 
+LIMITED = {"over": ["shop/known"]}
+OVER = {"budget": "shop/web", "allowed": 0, "why": "it needs 2 healthy pod(s) and has 2"}
+
+
+def budgets(*over: str) -> tuple[tuple[str, Fact], ...]:
+    """The budgets of the node that would not let it restart."""
+    told = [{**OVER, "budget": name, "pods": [{"pod": f"{name}-1", "way": "evict"}]} for name in over]
+    return (("node/w/budgets", Known(told)), ("node/w/over-budget", Known(list(over))))
+
+
+@each_request
+def test_a_budget_that_the_plan_did_not_name_is_waited_for(note: Fact, so_far: Done) -> None:
+    limited = {**ARGS, **LIMITED}
+    seen = facts(note=note)
+    assert isinstance(
+        only(step_reboot(limited, seen.with_changes(budgets("shop/known")), so_far)), Patch | Run
+    )
+    held = seen.with_changes(budgets("shop/known", "shop/web"))
+    wait = only(step_reboot(limited, held, so_far))
+    assert isinstance(wait, Wait) and wait.deadline == 600
+    assert wait.checks[0].path == "node/w/over-budget"
+    late = done({**so_far.outcomes, "budgets": "timed-out"}, dict(so_far.attempts))
+    found = step_reboot(limited, held, late)
+    assert isinstance(found, Stop) and found.why == (
+        "w is not restarted: disruption budget shop/web lets 0 of its pods be away (it needs 2 healthy pod(s) and has 2), "
+        "and on w are shop/web-1 (H64)"
+    )
+
+
+@each_request
+def test_a_budget_that_could_not_be_asked_is_no_leave_to_reboot(note: Fact, so_far: Done) -> None:
+    mute = facts(note=note).with_changes([("node/w/over-budget", Unknown("no route"))])
+    assert isinstance(only(step_reboot({**ARGS, **LIMITED}, mute, so_far)), Wait)
+    late = done({**so_far.outcomes, "budgets": "timed-out"}, dict(so_far.attempts))
+    found = step_reboot({**ARGS, **LIMITED}, mute, late)
+    assert isinstance(found, Stop) and "no route" in found.why
+    # The plan could not ask either, and said so.
+    assert isinstance(only(step_reboot(ARGS, mute, so_far)), Patch | Run)
+
+
 def test_a_node_whose_boot_is_not_known_is_not_rebooted() -> None:
     found = step_reboot(ARGS, facts(id=Unknown("no route")), done())
     assert isinstance(found, Stop) and found.unsure and "no route" in found.why
