@@ -2,7 +2,8 @@
 
 KubeVirt takes a new card, or one declared absent, over from the template into the running instance; the guest has it when
 the card is plugged in place, or has arrived on another node. Where `workloadUpdateMethods` has LiveMigrate, KubeVirt
-migrates it by itself after a while, else ovsplan does. Invariant: a guest is migrated for its cards only when KubeVirt
+migrates it by itself after a while, else ovsplan does. When `ATTEMPTS` of these migrations have failed in a row, whoever made
+them, that is told instead of waiting on. Invariant: a guest is migrated for its cards only when KubeVirt
 says that it has to be (`MigrationRequired`), and never while another migration of it is under way.
 """
 
@@ -140,7 +141,7 @@ def _create(args: Mapping[str, Any], name: str) -> Create:
 
 
 def _attempt(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, bool] | Stop:
-    """The migration to look at or to create, and whether it was begun; Stop when those of this life all failed.
+    """The migration to look at or to create, and whether it was begun; Stop when no more is to be made in this life.
 
     KubeVirt keeps a failed migration for a while: whoever resumes makes another one, under another name.
     """
@@ -148,13 +149,11 @@ def _attempt(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, bo
     if isinstance(unread := facts.get("migration/*"), Unknown):
         return Stop(f"cannot read migrations: {unread.why}", unsure=True)
     tried = sum(1 for label in done.attempts if label.startswith("migrate:"))
-    reason = ""
     for attempt in range(1, MOST_NAMES):
         name = _name(args, facts, done, attempt)
         at = f"migration/{namespace}/{name}"
         phase = facts.value(f"{at}/phase")
         if phase == "Failed":
-            reason = (facts.value(at) or {}).get("reason") or reason
             continue
         begun = phase is not None or done.has(f"migrate:{name}")
         if begun and phase is None and f"settled:{name}" in done.outcomes:
@@ -162,7 +161,32 @@ def _attempt(args: Mapping[str, Any], facts: Facts, done: Done) -> tuple[str, bo
         if not begun and tried >= ATTEMPTS:
             break
         return name, begun
-    return Stop(f"the migration of {vm} failed {tried} times: {reason or 'KubeVirt gives no reason'}")
+    return Stop(f"{vm} was migrated {tried} times, and its cards are still not plugged: {_INSTEAD}")
+
+
+def _failed(vm: str, facts: Facts, done: Done) -> list[str]:
+    """The migrations of this life, KubeVirt's own too, that have failed since one last succeeded, in their order."""
+    names = [label.partition(":")[2] for label in done.attempts if label.startswith(("moved:", "migrate:"))]
+    failed: list[str] = []
+    for name in dict.fromkeys(names):
+        phase = facts.value(f"migration/{vm.partition('/')[0]}/{name}/phase")
+        if phase == "Failed":
+            failed.append(name)
+        elif phase == "Succeeded":
+            failed = []
+    return failed
+
+
+def _in_vain(vm: str, failed: Sequence[str], args: Mapping[str, Any], facts: Facts) -> Stop:
+    namespace, last = vm.partition("/")[0], failed[-1]
+    reasons = [(facts.value(f"migration/{namespace}/{name}") or {}).get("reason") for name in failed]
+    told = "; ".join(dict.fromkeys(filter(None, reasons))) or "KubeVirt gives no reason"
+    on = "KubeVirt goes on trying by itself. " if args.get("own") else ""
+    return Stop(
+        f"the migration of {vm} failed {len(failed)} times, so its cards are not plugged: {told}. {on}"
+        f"`oc describe vmim -n {namespace} {last}` tells more. Once it can migrate, `ovsplan apply` goes on from here; "
+        f"to do without: {_INSTEAD}"
+    )
 
 
 def plugged(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
@@ -194,6 +218,8 @@ def _by_migration(args: Mapping[str, Any], facts: Facts, done: Done, checks: tup
     vm = args["vm"]
     if facts.value(f"machine/{vm}/migratable") is not True:
         return Stop(f"KubeVirt wants to migrate {vm} to plug its cards, and it can't be migrated: {_INSTEAD}")
+    if len(vain := _failed(vm, facts, done)) >= ATTEMPTS:
+        return _in_vain(vm, vain, args, facts)
     under_way = f"cluster/migrating/{vm}"
     if isinstance(other := facts.get(under_way), Known):
         label = f"moved:{other.value}"

@@ -146,6 +146,23 @@ def test_a_migration_that_failed_for_want_of_room_is_made_again_by_whoever_resum
     assert sorted(migrations(job)) == [*["ovsplan Failed"] * 3, "ovsplan Succeeded"]
 
 
+def test_migrations_of_kubevirts_own_that_fail_one_after_the_other_are_told(tmp_path: Path) -> None:
+    job = job_for(tmp_path, PLUGGED)
+    before = guest(job, "web-1")
+    assert job.run("plan", "--out", "plan.json").code == 0
+    close(job, True)
+    ended = job.apply("plan.json")
+    assert ended.code == 3, ended.text
+    said = " ".join(ended.text.split())
+    assert "the migration of default/web-1 failed 3 times, so its cards are not plugged" in said
+    assert "KubeVirt goes on trying by itself. `oc describe vmim -n default kubevirt-workload-update-" in said
+    assert [m for m in migrations(job) if m.endswith("Failed")] == ["kubevirt-workload-update Failed"] * 3
+    close(job, None)
+    again = job.apply()
+    assert again.code == 0, again.text
+    assert_it_ran_on(job, before)
+
+
 def test_without_live_updates_the_plan_says_that_the_vm_restarts(tmp_path: Path) -> None:
     job = job_for(tmp_path, PLUGGED, {"kubevirt": {"vmRolloutStrategy": "Stage"}})
     before = guest(job, "web-1")["metadata"]["uid"]

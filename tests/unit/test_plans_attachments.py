@@ -318,6 +318,27 @@ def test_a_vm_that_kubevirt_migrates_by_itself_is_not_migrated_again() -> None:
     assert only(plug(facts)).label == "moved:kubevirt-x"
 
 
+def test_three_migrations_of_kubevirts_own_that_fail_in_a_row_end_the_wait_with_their_reasons() -> None:
+    names = ["kubevirt-a", "kubevirt-b", "kubevirt-c"]
+    tried = {f"moved:{name}": "done" for name in names}
+    waiting = dict(seen(WRITTEN, asked("MigrationRequired")).items())
+    waiting |= {"migration/*": ABSENT, "cluster/migrating/default/web-1": Known("kubevirt-d")}
+    for name, reason in zip(names, ("", "no room", "no room"), strict=True):
+        waiting[f"migration/default/{name}"] = Known({"vmi": "web-1", "reason": reason})
+        waiting[f"migration/default/{name}/phase"] = Known("Failed")
+    stop = plug(Facts(waiting), tried, dict.fromkeys(tried, 1))
+    assert isinstance(stop, Stop) and not stop.moved
+    assert stop.why.startswith(
+        "the migration of default/web-1 failed 3 times, so its cards are not plugged: no room. "
+        "`oc describe vmim -n default kubevirt-c` tells more. Once it can migrate, `ovsplan apply` goes on"
+    )
+    # Not three in a row, and whoever resumes counts anew.
+    waiting["migration/default/kubevirt-b/phase"] = Known("Succeeded")
+    assert only(plug(Facts(waiting), tried, dict.fromkeys(tried, 1))).label == "moved:kubevirt-d"
+    waiting["migration/default/kubevirt-b/phase"] = Known("Failed")
+    assert only(plug(Facts(waiting))).label == "moved:kubevirt-d"
+
+
 def test_hotplug_of_a_vm_that_cannot_migrate_stops_and_says_so() -> None:
     instance = asked("MigrationRequired")
     instance["status"]["conditions"] = [
