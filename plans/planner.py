@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from plans import masters
 from plans.actions import Action
 from plans.bracket import Bracket, bracket, node_order
 from plans.changes import Blocked, Change, Choice, Context, Phase
@@ -26,9 +27,9 @@ VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions
 
 
 def cluster_views(desired: Desired) -> tuple[str, ...]:
-    """What is read besides for the kinds of the cluster that the files declare, and for emptying nodes."""
+    """What is read besides for the kinds of the cluster that the files declare, for NICs that bridges take, and for emptying nodes."""
     of_kinds = (view for kind in CLUSTER_KINDS.values() for view in kind.views(desired))
-    return tuple(dict.fromkeys((*of_kinds, *ways.views(desired))))
+    return tuple(dict.fromkeys((*of_kinds, *masters.views(desired), *ways.views(desired))))
 
 
 def node_views(node: str, desired: Desired | None = None) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
 
     Raises InputError when an accepted id is no hazard at all.
     """
-    from plans.hazards import budgets, handlers, nodes, policies, switches, vms
+    from plans.hazards import budgets, handlers, nics, nodes, policies, switches, vms
 
     finders: tuple[Finder, ...] = (
         *switches.FINDERS,
@@ -47,6 +47,7 @@ def lint(scene: Scene, accepted: Collection[str] = (), besides: Sequence[Finding
         *nodes.FINDERS,
         *vms.FINDERS,
         *budgets.FINDERS,
+        *nics.FINDERS,
     )
     _known(accepted)
     of_kinds = [f for kind in CLUSTER_KINDS.values() for f in kind.hazards(scene.desired, scene.facts)]

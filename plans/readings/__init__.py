@@ -294,7 +294,11 @@ def _declared(name: str, key: str) -> Reading:
                 cluster.unknown(f"nad/{key}", f"nad/{key}/*"),
             )
         case "nad-users":
-            return Reading((networks.PODS_REQUEST,), networks.parse_pods, cluster.unknown("cluster/nad-pods"))
+            return Reading(
+                (networks.PODS_REQUEST,),
+                networks.parse_pods,
+                cluster.unknown("cluster/nad-pods", "cluster/nad-pods-by-node"),
+            )
         case "machines":
             return Reading(
                 machines.REQUESTS,
@@ -352,7 +356,7 @@ def view_of(path: str) -> str:
             return f"{kind}s"
         case ["cluster", ("nads" | "machines" | "l2advertisements") as view]:
             return view
-        case ["cluster", "nad-pods"]:
+        case ["cluster", "nad-pods" | "nad-pods-by-node"]:
             return "nad-users"
         case ["cluster", "live-update" | "own-migrations"]:
             return "kubevirt"

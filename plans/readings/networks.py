@@ -3,7 +3,7 @@
 Facts: `cluster/nads`; for each NAD `nad/<ns>/<name>` (its uid, who keeps it), `/text` and `/config` of its spec (the
 latter Absent when it is no JSON object), `/labels`, `/annotations`; read alone also `/version`, `/taken` (OVN-Kubernetes
 has made a network of it, and writes so since 1.1) and `/events` (of each warning: name → how often, text); `cluster/nad-pods`:
-NAD → pods that are no VM's. The one invariant: what one NAD says wrong never hides another.
+NAD → pods that are no VM's; `cluster/nad-pods-by-node`: the same for each node. The one invariant: what one NAD says wrong never hides another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ REFUSAL = "InvalidConfig"
 PODS_REQUEST = ListRequest(
     "v1",
     "Pod",
-    keep=("metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "status.phase"),
+    keep=(
+        *("metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations"),
+        *("spec.nodeName", "status.phase"),
+    ),
 )
 
 
@@ -113,8 +116,9 @@ def _is_applied_by_us(metadata: Mapping[str, Any]) -> bool:
 
 
 def parse_pods(replies: Sequence[Json]) -> Mapping[str, Fact]:
-    """`cluster/nad-pods`: each NAD that pods name, and those pods; the pods of VMs, and those that are over, left out."""
+    """`cluster/nad-pods`: each NAD that pods name, and those pods, and the same by node; the pods of VMs, and those that are over, left out."""
     users: dict[str, list[str]] = defaultdict(list)
+    on: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for item in replies[0]:
         metadata = item["metadata"]
         if (metadata.get("labels") or {}).get("kubevirt.io") == "virt-launcher":
@@ -123,7 +127,16 @@ def parse_pods(replies: Sequence[Json]) -> Mapping[str, Fact]:
             continue
         for nad in _named((metadata.get("annotations") or {}).get(USED, ""), metadata["namespace"]):
             users[nad].append(_key(item))
-    return {"cluster/nad-pods": Known({nad: sorted(pods) for nad, pods in sorted(users.items())})}
+            if node := (item.get("spec") or {}).get("nodeName"):
+                on[node][nad].append(_key(item))
+    return {
+        "cluster/nad-pods": Known(_sorted(users)),
+        "cluster/nad-pods-by-node": Known({node: _sorted(found) for node, found in sorted(on.items())}),
+    }
+
+
+def _sorted(users: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {nad: sorted(pods) for nad, pods in sorted(users.items())}
 
 
 def _named(text: str, namespace: str) -> list[str]:

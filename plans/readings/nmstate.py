@@ -190,8 +190,9 @@ def parse_nics(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     for item in replies[0] or ():
         interfaces = item.get("status", {}).get("currentState", {}).get("interfaces")
         if interfaces is not None:
+            on_top = _on_top(interfaces)
             nics = {
-                str(i["name"]): {"type": i.get("type", ""), "mtu": i.get("mtu"), **_used(i)}
+                str(i["name"]): {"type": i.get("type", ""), "mtu": i.get("mtu"), **_used(i, on_top)}
                 for i in interfaces
                 if i.get("type") not in NO_NICS
             }
@@ -199,8 +200,23 @@ def parse_nics(node: str, replies: Sequence[Json]) -> Mapping[str, Fact]:
     return {f"node/{node}/nics": ABSENT}
 
 
-def _used(interface: Mapping[str, Any]) -> dict[str, str]:
-    """What rides on a NIC and is cut when a bridge takes it: a bond or bridge that it is in, or an address of the node.
+_TAKERS = ("mac-vlan", "mac-vtap", "ipvlan", "macsec")
+"""What takes all that the NIC below it (`base-iface`) receives."""
+
+
+def _on_top(interfaces: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """NIC → what has taken it, of the node itself: what is in a pod's network namespace is not seen from here."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for interface in interfaces:
+        for kind in _TAKERS:
+            if below := (interface.get(kind) or {}).get("base-iface"):
+                found[str(below)].append(f"{kind} {interface['name']} is on it")
+    return found
+
+
+def _used(interface: Mapping[str, Any], on_top: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What rides on a NIC and is cut when a bridge takes it: a bond or bridge that it is in, an address of the node, or
+    a macvlan and its like, which would refuse it to the bridge.
 
     A VLAN on it is not cut: the kernel takes its frames before the bridge does.
     """
@@ -211,7 +227,11 @@ def _used(interface: Mapping[str, Any]) -> dict[str, str]:
         if not str(address.get("ip")).lower().startswith("fe80:")
     ]
     holder = [f"a port of {interface['controller']}"] if interface.get("controller") else []
-    ways = holder + [f"the node's address {address}" for address in addresses]
+    ways = [
+        *holder,
+        *(f"the node's address {address}" for address in addresses),
+        *on_top.get(str(interface["name"]), ()),
+    ]
     return {"used": ", ".join(ways)} if ways else {}
 
 

@@ -160,6 +160,30 @@ def test_a_nic_that_something_rides_on_is_not_put_on_a_new_bridge(tmp_path: Path
     assert [n.node for n in plan.nodes if n.changes] == ["worker-02"]
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (
+            "cluster/nads",
+            "cannot tell whether a network of pods (macvlan, ipvlan) has bond0 on worker-01, worker-02: no right",
+        ),
+        ("node/worker-01/nics", "cannot tell whether anything else uses bond0 on worker-01: no right"),
+    ],
+)
+def test_who_else_has_a_nic_and_could_not_be_asked_is_told(tmp_path: Path, path: str, said: str) -> None:
+    by_hand = f"{NEW_BRIDGE.rstrip()}\n".replace("ports: [bond0]}", "ports: [bond0]}, delivery: {by: ovsdb}")
+    bare = {
+        "nmstate": "2.2.62",
+        "nodeDefaults": {"mappings": "physnet:br-ex", "bridges": {"br-vmdata": None}},
+    }
+    with make_world(tmp_path / "world", bare) as world:
+        seen = dict(observed(world, declared(by_hand)).items())
+    assert not [f for f in make_plan(declared(by_hand), Facts(seen), TARGET).findings if f.id == "H12"]
+    plan = make_plan(declared(by_hand), Facts({**seen, path: Unknown("no right")}), TARGET)
+    (finding,) = [f for f in plan.findings if f.id == "H12"]
+    assert (finding.level, finding.message) == ("warn", said)
+
+
 REBOOTS = f"{HOT}---\napiVersion: ovsplan.io/v1alpha1\nkind: Rollout\nmetadata: {{name: tonight}}\nspec: {{evacuate: {{reboot: true}}}}\n"
 
 

@@ -389,6 +389,25 @@ def test_what_rides_on_a_nic_is_told(more: dict[str, Any], used: str | None) -> 
     assert found["ens33"].get("used") == used
 
 
+@pytest.mark.parametrize(
+    ("above", "used"),
+    [
+        (
+            {"type": "mac-vlan", "mac-vlan": {"base-iface": "ens33", "mode": "bridge"}},
+            "mac-vlan top0 is on it",
+        ),
+        ({"type": "ipvlan", "ipvlan": {"base-iface": "ens33", "mode": "l2"}}, "ipvlan top0 is on it"),
+        ({"type": "vlan", "vlan": {"base-iface": "ens33", "id": 7}}, None),
+        ({"type": "mac-vlan", "mac-vlan": {"base-iface": "ens34", "mode": "bridge"}}, None),
+    ],
+)
+def test_what_takes_all_that_a_nic_receives_is_told(above: dict[str, Any], used: str | None) -> None:
+    nics = [{"name": name, "type": "ethernet", "state": "up", "mtu": 1500} for name in ("ens33", "ens34")]
+    state = [*nics, {"name": "top0", "state": "up", "mtu": 1500, **above}]
+    found = read("nics:w", [{"status": {"currentState": {"interfaces": state}}}]).value("node/w/nics")
+    assert found["ens33"].get("used") == used
+
+
 def pod(name: str, phase: str = "Running", *, node: str = "w", **more: Any) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "default", **more.pop("metadata", {})}
     return {"metadata": metadata, "spec": {"nodeName": node, **more}, "status": {"phase": phase}}
