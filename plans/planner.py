@@ -22,7 +22,16 @@ from plans.nmstate.ownership import is_marked
 from plans.order import order, serialise
 from plans.predict import predict
 
-VIEWS = ("nodes", "vms", "networks", "migrations", "policies", "nmstate-versions", "rollouts")
+VIEWS = (
+    "nodes",
+    "vms",
+    "networks",
+    "migrations",
+    "policies",
+    "nmstate-versions",
+    "nmstate-probe",
+    "rollouts",
+)
 """What every plan looks at; beside these, `cluster_views`, `node_views` of each selected node, and `closer_views`."""
 
 
@@ -40,10 +49,17 @@ def node_views(node: str, desired: Desired | None = None) -> tuple[str, ...]:
 
 def likely_views(node: str, cluster: Facts) -> tuple[str, ...]:
     """What `closer_views` will name of a node on which nmstate runs, if a policy will be delivered there."""
-    gateway = cluster.get(f"node/{node}/nmstate/gateway")
     if not isinstance(cluster.get(f"node/{node}/nmstate/version"), Known):
         return ()
-    return (f"profiles:{node}", *([f"ping:{node}:{gateway.value}"] if isinstance(gateway, Known) else []))
+    return (f"profiles:{node}", *_probed(node, cluster))
+
+
+def _probed(node: str, facts: Facts) -> list[str]:
+    """What the node's handler probes before each apply: its gateway, and its name servers."""
+    gateway, name = facts.get(f"node/{node}/nmstate/gateway"), facts.get("cluster/nmstate-probe")
+    servers = facts.value(f"node/{node}/nmstate/name-servers", []) if isinstance(name, Known) else []
+    views = [f"ping:{node}:{gateway.value}"] if isinstance(gateway, Known) else []
+    return [*views, *(f"dns:{node}:{facts.value('cluster/nmstate-probe')}:{server}" for server in servers)]
 
 
 def closer_views(desired: Desired, facts: Facts) -> tuple[str, ...]:
@@ -59,8 +75,7 @@ def closer_views(desired: Desired, facts: Facts) -> tuple[str, ...]:
         if not any(choose(change, desired, facts).by == "nncp" for change in found.changes):
             continue
         views += [f"profiles:{node}"] if is_marked(facts, node) else []
-        gateway = facts.get(f"node/{node}/nmstate/gateway")
-        views += [f"ping:{node}:{gateway.value}"] if isinstance(gateway, Known) else []
+        views += _probed(node, facts)
     return tuple(views)
 
 

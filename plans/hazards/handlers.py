@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from plans import ovs
 from plans.bracket import Bracket
@@ -119,26 +120,61 @@ def silent_gateway(scene: Scene) -> list[Finding]:
         if isinstance(answer, Unknown):
             unknown[answer.why].append(node)
         elif isinstance(answer, Known) and not answer.value:
-            found.append(_slow(node, gateway, applies))
-    found += [
+            why = f"gateway {gateway} does not answer ping from {node}"
+            found.append(_slow(node, why, applies, "let the gateway answer ping from the nodes"))
+    return [*found, *_untold("the gateway answers ping", unknown)]
+
+
+def silent_name_servers(scene: Scene) -> list[Finding]:
+    """H61: it asks the node's name servers for a name too, one after the other, and waits as long for those that don't
+    tell it: where there is none as well (`pkg/probe/probes.go`; only the gateway was measured).
+    """
+    found, unknown = [], defaultdict(list)
+    name = scene.facts.get("cluster/nmstate-probe")
+    for bracket in scene.brackets:
+        node, applies = bracket.node, _applies(bracket)
+        servers = scene.facts.value(f"node/{node}/nmstate/name-servers")
+        if not applies or servers is None:
+            continue
+        asked = name.value if isinstance(name, Known) else ""
+        answers = [
+            scene.facts.get(f"node/{node}/dns/{server}/{asked}") if asked else name for server in servers
+        ]
+        if Known(True) in answers:
+            continue
+        if silent := [answer.why for answer in answers if isinstance(answer, Unknown)]:
+            unknown[silent[0]].append(node)
+            continue
+        which = (
+            f"no name server of {node} ({', '.join(servers)}) tells {asked}"
+            if servers
+            else f"{node} has no name server"
+        )
+        way_out = (
+            "have one tell it, or name another in `spec.probeConfiguration.dns.host` of the NMState object"
+        )
+        found.append(_slow(node, which, applies, way_out))
+    return [*found, *_untold("a name server tells what nmstate asks", unknown)]
+
+
+def _slow(node: str, why: str, applies: int, way_out: str) -> Finding:
+    times = f"{applies} of them in its round: about {applies * PROBE_MINUTES} min longer"
+    return Finding(
+        "H61", "warn", node, (f"node/{node}",),
+        f"{why}: nmstate waits {PROBE_MINUTES} min for it before every apply of a policy ({times})",
+        f"{way_out}, or be patient: the deadlines leave room for it, and VMs notice nothing",
+    )  # fmt: skip
+
+
+def _untold(what: str, unknown: Mapping[str, Sequence[str]]) -> list[Finding]:
+    return [
         Finding(
             "H61", "warn", "", tuple(f"node/{node}" for node in nodes),
-            f"cannot tell whether the gateway answers ping on {', '.join(nodes)}: {why}",
+            f"cannot tell whether {what} on {', '.join(nodes)}: {why}",
             f"nothing to do: where it does not, each apply of a policy takes {PROBE_MINUTES} min longer",
         )
         for why, nodes in unknown.items()
     ]  # fmt: skip
-    return found
-
-
-def _slow(node: str, gateway: str, applies: int) -> Finding:
-    times = f"{applies} of them in its round: about {applies * PROBE_MINUTES} min longer"
-    return Finding(
-        "H61", "warn", node, (f"node/{node}",),
-        f"gateway {gateway} does not answer ping from {node}: nmstate waits {PROBE_MINUTES} min for it before every apply "
-        f"of a policy ({times})",
-        "let the gateway answer ping from the nodes, or be patient: the deadlines leave room for it, and VMs notice nothing",
-    )  # fmt: skip
 
 
 def _applies(bracket: Bracket) -> int:
@@ -146,4 +182,4 @@ def _applies(bracket: Bracket) -> int:
     return sum(action.routine.startswith(POLICY_ROUTINES) for action in bracket.actions)
 
 
-FINDERS = (zombies, malformed_mapping, silent_gateway)
+FINDERS = (zombies, malformed_mapping, silent_gateway, silent_name_servers)

@@ -3,7 +3,7 @@
 A view is a piece of the world that is read at one go: `nodes`, `node:<node>`, `vms`, `vms:<node>` (all VMs, and which of them are there), `networks`, `migrations`, `vm:<ns>/<name>`,
 `migration:<ns>/<name>`, `policies`, `policy:<name>`, `enactment:<node>/<policy>`, `nmstate-versions`, `nads`, `nad:<ns>/<name>`, `nad-users`, `machines`, `machines-now`, `machine:<ns>/<name>`, `kubevirt`,
 `l2advertisements`, `l2advertisement:<ns>/<name>`, `migration-limits`, `rollouts`, `pods`, `pods:<node>`, `budgets`, `budgets:<node>`, `canaries`, `canaries:<node>`, `boot:<node>`, `daemons:<node>`, `enactments:<node>`,
-`images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
+`images`, `launchers:<node>`, `answers:<node>:<bridge>`, `nics:<node>`, `profiles:<node>`, `ping:<node>:<address>`, `nmstate-probe`, `dns:<node>:<name>:<server>`, `ovs:<node>`, `ovn:<node>`, `dp:<node>`, `fdb:<node>:<bridge>`. What
 belongs here: one file per part of the world. The engine asks and knows none of them.
 """
 
@@ -23,6 +23,7 @@ from plans.readings import (
     launchers,
     machines,
     maintenance,
+    name_servers,
     networks,
     nmstate,
     node,
@@ -189,6 +190,19 @@ def reading(view: str, now: float) -> Reading:
                 nmstate.profile_requests(n),
                 lambda r: nmstate.parse_profiles(n, r),
                 cluster.unknown(f"node/{n}/profiles"),
+            )
+        case "nmstate-probe", []:
+            return Reading(
+                (name_servers.PROBE_REQUEST,),
+                name_servers.parse_probe,
+                cluster.unknown("cluster/nmstate-probe"),
+            )
+        case "dns", [n, asked, *parts]:
+            server = ":".join(parts)
+            return Reading(
+                name_servers.requests(n, asked, server),
+                lambda r: name_servers.parse(n, asked, server, r),
+                cluster.unknown(f"node/{n}/dns/{server}/{asked}"),
             )
         case "ping", [n, *parts]:
             address = ":".join(parts)
@@ -390,6 +404,10 @@ def view_of(path: str) -> str:
             return f"answers:{n}:{bridge}"
         case ["node", n, ("nics" | "profiles" | "ovs" | "ovn" | "dp") as part, *_]:
             return f"{part}:{n}"
+        case ["cluster", "nmstate-probe"]:
+            return "nmstate-probe"
+        case ["node", n, "dns", server, asked]:
+            return f"dns:{n}:{asked}:{server}"
         case ["node", n, "ping", address]:
             return f"ping:{n}:{address}"
         case ["node", n, "fdb", bridge, *_]:

@@ -33,7 +33,10 @@ REQUESTS = (
     ListRequest(*POLICY, keep=_POLICY_KEEP, optional=True),
     ListRequest(*ENACTMENT, keep=ENACTMENT_KEEP, optional=True),
 )
-_STATE_KEEP = ("metadata.name", "status.handlerNmstateVersion", "status.currentState.routes.running")
+_STATE_KEEP = (
+    *("metadata.name", "status.handlerNmstateVersion"),
+    *("status.currentState.routes.running", "status.currentState.dns-resolver"),
+)
 STATE_REQUESTS = (ListRequest(*STATE, keep=_STATE_KEEP, optional=True), NODE_REQUEST)
 
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -121,7 +124,8 @@ def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """`node/<n>/nmstate/version` of every node whose handler reports: what it calls itself, without the word.
 
     `node/<n>/nmstate/gateway`: the way out that its handler pings before each apply (H61); Absent without one.
-    Both are Absent of a node whose handler does not report, and unknown of all when they could not be listed.
+    `node/<n>/nmstate/name-servers`: whom it asks for a name then; Absent where it does not report them.
+    All are Absent of a node whose handler does not report, and unknown of all when they could not be listed.
     """
     states, nodes = replies
     missing: Fact = Unknown(states.why) if isinstance(states, NoReply) else ABSENT
@@ -135,6 +139,7 @@ def parse_states(replies: Sequence[Json]) -> Mapping[str, Fact]:
             reporting.append(name)
             facts[f"node/{name}/nmstate/version"] = Known(str(text).rpartition(" ")[2])
             facts[f"node/{name}/nmstate/gateway"] = _gateway(status)
+            facts[f"node/{name}/nmstate/name-servers"] = _name_servers(status)
     facts["cluster/nmstate-nodes"] = Known(sorted(reporting))
     return facts
 
@@ -147,6 +152,13 @@ def _gateway(status: Mapping[str, Any]) -> Fact:
         if hop and main and route.get("destination") in _EVERYWHERE:
             return Known(str(hop))
     return ABSENT
+
+
+def _name_servers(status: Mapping[str, Any]) -> Fact:
+    resolver = status.get("currentState", {}).get("dns-resolver")
+    if resolver is None:
+        return ABSENT
+    return Known([str(server) for server in (resolver.get("running") or {}).get("server") or ()])
 
 
 def profile_requests(node: str) -> tuple[CommandRequest]:

@@ -18,6 +18,7 @@ from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
 from providers.twin.stage import Stage
 
 GATEWAY = "198.51.100.1"
+NAME_SERVER = "198.51.100.53"
 """Every node's way out: a host that is on no network of VMs."""
 
 _WAY_OUT = {
@@ -120,7 +121,7 @@ def show(rows: Rows) -> dict[str, Any]:
     ids = {key: value for key, value in sorted(rows.external_ids.items()) if key != MAPPINGS}
     return {
         "hostname": {"running": rows.node, "config": rows.node},
-        "dns-resolver": {"running": {"server": []}, "config": {}},
+        "dns-resolver": {"running": {"server": [NAME_SERVER]}, "config": {}},
         "route-rules": {"config": []},
         "routes": {"running": [_WAY_OUT], "config": []},
         "interfaces": _interfaces(rows),

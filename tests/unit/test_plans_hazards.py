@@ -10,7 +10,7 @@ from support.edits import apply_edit
 from support.planning import HOT, TARGET, declared, make_world, merged, observed, planned, world_spec
 
 from plans.errors import InputError
-from plans.facts import Facts, Known, Unknown
+from plans.facts import Fact, Facts, Known, Unknown
 from plans.planner import make_plan
 
 GONE = "1c7d9e0a-3f52-4b86-9d3e-0a5b7c8d9e0f"
@@ -98,6 +98,41 @@ def test_patch_ports_are_mended_whatever_policies_say(tmp_path: Path) -> None:
         plan = planned(world, declared(as_is))
     assert [c.address for node in plan.nodes for c in node.changes] == ["node/worker-01/mapping/vmnet"]
     assert plan.blocking() == []
+
+
+DNS = "node/worker-01/dns/198.51.100.53/root-servers.net"
+
+
+@pytest.mark.parametrize(
+    ("path", "fact", "said"),
+    [
+        (
+            DNS,
+            Unknown("no bash"),
+            "cannot tell whether a name server tells what nmstate asks on worker-01: no bash",
+        ),
+        (
+            "node/worker-01/nmstate/name-servers",
+            Known([]),
+            "worker-01 has no name server: nmstate waits 2 min for it",
+        ),
+        (
+            DNS,
+            Known(False),
+            "no name server of worker-01 (198.51.100.53) tells root-servers.net: nmstate waits 2 min",
+        ),
+        ("cluster/nmstate-probe", Unknown("no right"), "on worker-01, worker-02: no right"),
+    ],
+)
+def test_a_name_server_that_tells_nothing_costs_as_much_as_a_silent_gateway(
+    tmp_path: Path, path: str, fact: Fact, said: str
+) -> None:
+    with make_world(tmp_path / "world", POLICIES) as world:
+        seen = dict(observed(world, declared(HOT)).items())
+    assert not [f for f in make_plan(declared(HOT), Facts(seen), TARGET).findings if f.id == "H61"]
+    plan = make_plan(declared(HOT), Facts({**seen, path: fact}), TARGET)
+    (finding,) = [f for f in plan.findings if f.id == "H61"]
+    assert finding.level == "warn" and said in finding.message
 
 
 LEFTOVER = {"br-vmdata": {"madeBy": None, "externalIds": {"NM.connection.uuid": GONE}}}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
+import subprocess
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +14,7 @@ from support.switches import LSP, OUTER, patch, rows
 from twin.nmstate_worlds import SAMPLES
 
 from plans.facts import ABSENT, Fact, Facts, Known, Unknown
+from plans.ops import CommandRequest
 from plans.readings import NoReply, reading, view_of
 from plans.readings.cluster import quantity
 
@@ -44,6 +48,9 @@ VIEWS = {
     "profiles:w": ("node/w/profiles",),
     "ping:w:192.0.2.1": ("node/w/ping/192.0.2.1",),
     "ping:w:2001:db8::1": ("node/w/ping/2001:db8::1",),
+    "dns:w:root-servers.net:2001:db8::1": ("node/w/dns/2001:db8::1/root-servers.net",),
+    "nmstate-probe": ("cluster/nmstate-probe",),
+    "budgets:w": ("node/w/budgets", "node/w/over-budget"),
 }
 
 
@@ -327,6 +334,57 @@ def test_a_networkmanager_without_any_profile_is_not_believed() -> None:
 )
 def test_a_ping_says_whether_anybody_answered(told: str, answers: bool) -> None:
     assert read("ping:w:192.0.2.1", told).get("node/w/ping/192.0.2.1") == Known(answers)
+
+
+ANSWERS = {
+    "thirteen of them": ("6f 76 81 80 00 01 00 0d 00 00 00 00", Known(True)),
+    "no such name": ("6f 76 81 83 00 01 00 00 00 01 00 00", Known(False)),
+    "refused": ("6f 76 81 85 00 01 00 00 00 00 00 00", Known(False)),
+    "silence": ("", Known(False)),
+}
+
+
+@pytest.mark.parametrize(("head", "told"), ANSWERS.values(), ids=ANSWERS)
+def test_the_head_of_an_answer_says_whether_a_name_server_told_a_name(head: str, told: Fact) -> None:
+    assert read("dns:w:example.com:192.0.2.53", f" {head}\n").get("node/w/dns/192.0.2.53/example.com") == told
+
+
+@pytest.mark.parametrize(
+    "head", ["6f 76 81 80 00 01 00 00 00 00 00 00", "aa aa 81 80 00 01 00 01 00 00 00 00", "6f"]
+)
+def test_what_is_no_answer_to_the_question_is_no_no(head: str) -> None:
+    fact = read("dns:w:example.com:192.0.2.53", f" {head}\n").get("node/w/dns/192.0.2.53/example.com")
+    assert isinstance(fact, Unknown)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [({}, "root-servers.net"), ({"probeConfiguration": {"dns": {"host": "example.com"}}}, "example.com")],
+)
+def test_the_name_that_handlers_ask_for_is_of_the_nmstate_object(spec: dict[str, Any], name: str) -> None:
+    told = [{"metadata": {"name": "nmstate"}, "spec": spec}]
+    assert read("nmstate-probe", told).get("cluster/nmstate-probe") == Known(name)
+    (request,) = reading(f"dns:w:{name}:192.0.2.53", NOW).requests
+    assert isinstance(request, CommandRequest)
+    question = base64.b64decode(request.argv[-1])
+    assert b"\3net\0\0\2\0\1" in question or b"\7example\3com\0\0\1\0\1" in question
+
+
+def test_a_name_server_that_is_there_is_asked_by_no_more_than_bash_and_coreutils() -> None:
+    """The real command, on port 53 of an address where nobody is: it ends, and says that nothing came."""
+    (request,) = reading("dns:w:root-servers.net:127.0.0.1", NOW).requests
+    assert isinstance(request, CommandRequest)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        argv = [word.replace("$1/53", f"$1/{server.getsockname()[1]}") for word in request.argv]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as asked:
+            question, back = server.recvfrom(512)
+            server.sendto(question[:2] + b"\x81\x80\0\1\0\x0d\0\0\0\0" + question[12:], back)
+            told = asked.communicate(timeout=10)[0]
+    assert read("dns:w:root-servers.net:127.0.0.1", told).get(
+        "node/w/dns/127.0.0.1/root-servers.net"
+    ) == Known(True)
 
 
 def state_of(*routes: dict[str, Any]) -> Any:
