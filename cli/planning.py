@@ -13,6 +13,7 @@ from engine.observe import observe_for_plan
 from engine.permissions import missing, user
 from plans.desired import Desired
 from plans.document import Plan
+from plans.errors import PlanError
 from plans.facts import Fact, Facts, Known
 from plans.maintenance import pings
 from plans.permissions import of_exec, of_own, of_plan, sentences
@@ -28,10 +29,31 @@ def plan_for(
     facts = observe_for_plan(opened.hands, opened.world.clock, desired, told)
     facts = facts.with_changes(_rights(opened, desired, facts))
     plan = make_plan(desired, facts, opened.target, accepted=accepted, only=only)
-    answers = rehearse(opened.hands, Failures(), plan)
+    answers = rehearse(opened.hands, Failures(), _unblocked(plan, opened, desired, facts, accepted, only))
     if not answers:
         return plan
     return make_plan(desired, facts, opened.target, accepted=accepted, only=only, refused=findings(answers))
+
+
+def _unblocked(
+    plan: Plan,
+    opened: Opened,
+    desired: Desired,
+    facts: Facts,
+    accepted: Collection[str],
+    only: Collection[str],
+) -> Plan:
+    """The plan with its writes, which one that a hazard blocks is without: as it would be if all were accepted.
+
+    What the API server has against it is to be told together with the hazards, not only once they are accepted.
+    """
+    if not (blocking := plan.blocking()):
+        return plan
+    try:
+        every = {*accepted, *(finding.id for finding in blocking)}
+        return make_plan(desired, facts, opened.target, accepted=every, only=only)
+    except PlanError:
+        return plan  # there are no such writes: what blocks can't be gone on with
 
 
 def _rights(opened: Opened, desired: Desired, facts: Facts) -> list[tuple[str, Fact]]:

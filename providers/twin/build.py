@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from providers.ports import Create, MergePatch, Ref
+from providers.ports import Create, MergePatch, NotFound, PortError, Ref
 from providers.twin import cards, forwarding, kubelet, multus, networkmanager, ovs_view, versions
 from providers.twin.forwarding import Forwarding
 from providers.twin.host import Host
@@ -29,7 +29,7 @@ from providers.twin.nm_profiles import (
 )
 from providers.twin.ovn_controller import ANNOUNCED_AT, MAPPINGS, OvnController
 from providers.twin.ovs_view import CALL, DATABASE, INTEGRATION
-from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldSpec, derived_mac
+from providers.twin.spec import BridgeSpec, NodeSpec, PortSpec, VmSpec, WorldError, WorldSpec, derived_mac
 from providers.twin.store import Store
 from providers.twin.transact import empty_tables
 from providers.twin.vm import FINALIZER, machine_status, owner_of, told_by_guest_agent
@@ -45,7 +45,7 @@ _NODE_DAEMONS = ("vswitchd", "ovn-controller", "networkmanager", "nmstate-operat
 
 
 def build(spec: WorldSpec, store: Store) -> None:
-    """Fill an empty store, inside one call."""
+    """Fill an empty store, inside one call. Raises WorldError for an object that its API would not take."""
     seed = uuid.uuid5(uuid.NAMESPACE_URL, f"ovsplan-twin/{spec.name}/{spec.seed}")
     _put_meta(spec, store, str(seed))
     host = Host(store, wall_clock=False)
@@ -55,8 +55,17 @@ def build(spec: WorldSpec, store: Store) -> None:
         _put_node(spec, node, host)
     for vm in spec.vms:
         _put_vm(spec, vm, host)
-    for item in spec.objects:
-        _put_object(item, host)
+    for index, item in enumerate(spec.objects):
+        try:
+            _put_object(item, host)
+        except PortError as error:
+            message = f"{item['kind']} {item['metadata']['name']} can't be made: {error}"
+            if isinstance(error, NotFound):
+                space = item["metadata"].get("namespace")
+                message += (
+                    f"; list it first: {{apiVersion: v1, kind: Namespace, metadata: {{name: {space}}}}}"
+                )
+            raise WorldError(message, ("objects", index)) from error
     _come_to_rest(spec, host)
     store.db.execute("DELETE FROM history")
     store.put("meta|oldest", host.api.version)

@@ -212,6 +212,24 @@ def test_planning_tries_the_writes_and_stores_nothing(cold: Job) -> None:
     assert not any(is_mutating(call) for call in cold.log())
 
 
+def test_a_refusal_is_told_together_with_the_hazards_that_block_before_it(tmp_path: Path) -> None:
+    network = """\
+apiVersion: ovsplan.io/v1alpha1
+kind: VMNetwork
+metadata: {name: vmnet}
+spec:
+  bridge: br-vmdata
+  networks: {shop/vlan300: {vlan: 300}}
+  attachments: {default/talker-1: {second: shop/vlan300}}
+"""
+    job = job_of(tmp_path / "job", small_world(), {"network.yaml": network})
+    ended = job.run("plan")
+    assert ended.code == 7, ended.text
+    assert "H28 BLOCKS" in ended.out
+    assert "H63 BLOCKS: the API server refuses a planned write" in said(ended)
+    assert "--accept-hazard H28 --accept-hazard H63" in said(ended)
+
+
 def test_a_write_that_could_not_be_tried_is_a_note(cold: Job) -> None:
     cold.fault("cluster - patch Node worker-02 *(dry run)", 1, "fail")
     ended = cold.run("plan")

@@ -131,3 +131,14 @@ def test_a_folder_that_holds_a_world_is_not_overwritten() -> None:
         make_world("world.yaml", "lab/world")
     _, world = open_target(twin="lab/world", context=None, target=None)
     assert world.cluster.get(Ref("v1", "Namespace", "kube-system")) is not None
+
+
+def test_an_object_that_the_api_would_not_take_is_refused_with_its_line() -> None:
+    stray = "  objects:\n    - {apiVersion: v1, kind: ConfigMap, metadata: {name: stray, namespace: shop}}\n"
+    Path("stray.yaml").write_text(WORLD + stray, encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        make_world("stray.yaml", "stray")
+    assert str(error.value) == (
+        'stray.yaml:16:7: spec.objects[0]: ConfigMap stray can\'t be made: namespaces "shop" not found; '
+        "list it first: {apiVersion: v1, kind: Namespace, metadata: {name: shop}}"
+    )
