@@ -39,7 +39,9 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
         stays = _stays(name, [n for n in desired.networks if n.name in networks], facts, survey)
         outcomes.append(Blocked(gone.address, "", stays) if stays and isinstance(gone, Change) else gone)
     for network in desired.networks:
-        if network.is_labelled:
+        if lacking := _no_nmstate(network, facts):
+            outcomes.append(Blocked(address(names.shared_name(network)), "", (lacking,)))
+        elif network.is_labelled:
             outcomes += _diff_labelled(network, facts, survey)
         else:
             shared = _diff_shared(network, facts, survey)
@@ -48,6 +50,20 @@ def diff(desired: Desired, facts: Facts, survey: Survey) -> list[Outcome]:
     for policy in desired.policies:
         outcomes += _diff_native(policy, facts, survey)
     return outcomes
+
+
+def _no_nmstate(network: VMNetwork, facts: Facts) -> str:
+    """Why no policy can be made where one is asked for; empty where none is, or nmstate is served."""
+    delivery, served = network.spec.delivery, facts.get("cluster/nmstate")
+    asked = delivery and (delivery.by == "nncp" or (network.is_labelled and delivery.by is None))
+    if not asked or isinstance(served, Known):
+        return ""
+    if isinstance(served, Unknown):
+        return f"cannot tell whether the cluster serves nmstate: {served.why}"
+    return (
+        "`delivery` asks for it, and the cluster serves no nmstate API: install the Kubernetes NMState Operator, "
+        "or write `delivery: {by: ovsdb}`"
+    )
 
 
 def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Outcome]:
