@@ -3,7 +3,7 @@
 OvsplanError
 ├── InputError      the user's files, options, target or plan file are wrong     exit 1
 ├── PlanError       no valid plan can be made (cycle, conflict)                  exit 1
-├── JournalError    the state database is corrupt, newer, or another cluster's   exit 1
+├── JournalError    the state database is corrupt, newer, or another cluster's   exit 1; of a run under way 3
 ├── HazardError     a blocking hazard is not accepted                            exit 7
 ├── ActionFailed    the run stopped at an action; resumable                      exit 3
 ├── WorldMoved      an approved step no longer fits the world                    exit 4

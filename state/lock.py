@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,7 +166,8 @@ class Lock:
     def _keep_beating(self) -> None:
         store = self._store.another()
         while not self._over.wait(HEARTBEAT_SECONDS):
-            with store.write() as db:
+            # A store that can't be written now: the run finds that out; the Lease goes on meanwhile.
+            with suppress(JournalError), store.write() as db:
                 db.execute(
                     update(schema.lock).where(schema.lock.c.token == self.token).values(heartbeat=time.time())
                 )

@@ -6,7 +6,8 @@ import secrets
 import shlex
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -329,12 +330,25 @@ def _same_as_asked(asked: Request, run: Run, plan: Plan) -> None:
         )
 
 
+@contextmanager
+def _resumable(run: Run, options: str) -> Iterator[None]:
+    """Once a run is under way, a state database that can't be used is a stop like any other: raises ActionFailed for it."""
+    try:
+        yield
+    except JournalError as error:
+        with may_be_lost():
+            click.echo(
+                f"\nNext: once the state database can be written, `ovsplan apply {options}` resumes run {run.id}."
+            )
+        raise ActionFailed(str(error)) from error
+
+
 def _execute(asked: Request, opened: Opened, hold: Held, run: Run, plan: Plan) -> int:
     signals = Signals()
     journal = hold.journal
     kept = Kept(asked.copies, hold, run, plan)
     hands, reporter = kept.between(opened.hands, Printer(signals))
-    with two_stage_signals(signals):
+    with two_stage_signals(signals), _resumable(run, _options(asked, opened)):
         journal.set_run(run.id, "running")
         executor = Executor(
             hands,

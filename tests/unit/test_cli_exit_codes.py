@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 from pathlib import Path
 
 import pytest
-from crash.lives import ROOT, Job, is_mutating, job_of
+from crash.lives import ROOT, Job, at, is_mutating, job_of
 from crash.others import NETWORK, ROLLOUT, small_world
 
 from cli.exits import code_for
 from plans import errors
 from providers.ports import Forbidden
+from state.store import Store
 
 CODES: dict[int, list[BaseException]] = {
     1: [
@@ -85,3 +87,20 @@ def test_a_cluster_that_does_not_answer_is_an_error_and_changes_nothing(job: Job
     ended = job.run("plan")
     assert (ended.code, ended.crashed) == (1, False)
     assert "connection refused" in ended.err
+
+
+def _fill_up() -> None:
+    """Give the state database of this process no page more, as a disk that is full."""
+    for store in [found for found in gc.get_objects() if isinstance(found, Store)]:
+        with store.read() as db:
+            db.exec_driver_sql("PRAGMA max_page_count = 1")  # never less than it has
+
+
+def test_a_state_database_that_is_full_in_the_middle_of_a_run_stops_it_resumably(job: Job) -> None:
+    ended = job.apply(boundary=at("step-begun", 3, _fill_up))
+    assert (ended.code, ended.crashed) == (3, False), ended.text
+    assert any(is_mutating(call) for call in job.log())
+    assert "database or disk is full" in ended.err
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("Next: ")]
+    assert f"`ovsplan apply --twin world` resumes run {job.latest().id}" in line
+    assert job.apply().code == 0
