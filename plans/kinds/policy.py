@@ -81,12 +81,6 @@ def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Out
         return [Same(where, "")]
     if have and have["owner"]:
         return [Blocked(where, "", (f"{have['owner']} keeps it (H50): change it there",))]
-    if held := survey.held.get(policy.address):
-        reasons = [
-            f"it is for every node that it selects, and {node} will not be ready for it: {why}"
-            for node, why in sorted(held.items())
-        ]
-        return [Blocked(where, "", tuple(reasons))]
     outcomes: list[Outcome] = []
     if have and not documents.same(have["document"], policy.spec.desired_state) and coming:
         outcomes.append(
@@ -96,6 +90,12 @@ def _diff_native(policy: NativePolicy, facts: Facts, survey: Survey) -> list[Out
                 data={"policy": name, "do": "withdraw", "passing": True}, phase="prologue",
             )
         )  # fmt: skip
+    if held := survey.held.get(policy.address):
+        reasons = [
+            f"it is for every node that it selects, and {node} will not be ready for it: {why}"
+            for node, why in sorted(held.items())
+        ]
+        return [*outcomes, Blocked(where, "", tuple(reasons))]
     outcomes.append(
         Change(
             address=where, kind="policy", node="", verb="~" if have else "+",
