@@ -94,7 +94,7 @@ def unfinished_copy(copies: Copies, store: Store | None) -> Copy | None:
     except Forbidden as error:
         raise InputError(
             f"cannot look for an unfinished run in namespace {NAMESPACE}: {error}. The role ovsplan-writer in "
-            "deploy/rbac.yaml grants it; --no-copy neither looks for one nor keeps a copy of this one."
+            "deploy/rbac.yaml grants it; `ovsplan apply --no-copy` neither looks for one nor keeps a copy."
         ) from error
     return next((copy for copy in found if copy.run not in over), None)
 

@@ -43,6 +43,8 @@ def open_target(
 ) -> tuple[TargetInfo, World]:
     """The world that the options name, open. Raises InputError."""
     options = {"--twin": twin, "--context": context, "--target": target}
+    if empty := [option for option, value in {**options, "--kubeconfig": kubeconfig}.items() if value == ""]:
+        raise InputError(f"{' and '.join(empty)}: given, and empty. Say what it is, or leave it out.")
     given = {option: value for option, value in options.items() if value}
     if kubeconfig and "--context" not in given:
         raise InputError(

@@ -17,9 +17,10 @@ import click
 
 from cli.files import read_yaml_files
 from cli.target import VARIABLE, TargetInfo, open_target
+from cli.targetfile import read_target
 from plans.desired import Desired, load_desired
 from plans.document import Plan, Target, lines
-from plans.errors import Interrupted
+from plans.errors import InputError, Interrupted
 from providers.interpreters import Doubtful, Interpreter, Lost, NotDone
 from providers.ports import World
 
@@ -54,7 +55,20 @@ class Where:
     @property
     def is_given(self) -> bool:
         """Whether a target is named, here or in OVSPLAN_TARGET."""
-        return bool(self._named() or os.environ.get(VARIABLE))
+        given = (self.twin, self.target, self.context, self.kubeconfig)
+        return any(value is not None for value in given) or bool(os.environ.get(VARIABLE))
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that is asked over a network, as a sentence calls it; empty when there is none, or none can be told."""
+        if self.context:
+            return f"the cluster of context {self.context}"
+        file = self.target or (os.environ.get(VARIABLE) if not self._named() else None)
+        try:
+            is_far = bool(file) and read_target(file or "")[0].cluster.twin is None
+        except InputError:
+            return ""  # said when the target is opened
+        return f"the cluster of target {file}" if is_far else ""
 
     @property
     def options(self) -> str:
@@ -127,8 +141,10 @@ def state_option(command: F) -> F:
     )(command)
 
 
-def open_world(where: Where) -> Opened:
-    """Open the target that the options name, else OVSPLAN_TARGET."""
+def open_world(where: Where, *, said: bool = False) -> Opened:
+    """Open the target that the options name, else OVSPLAN_TARGET. `said`: `say_begun` was called already."""
+    if not said:
+        say_begun(where, "Asking")
     info, world = open_target(
         twin=where.twin, context=where.context, target=where.target, kubeconfig=where.kubeconfig
     )
@@ -136,10 +152,10 @@ def open_world(where: Where) -> Opened:
     return Opened(info, world, Interpreter(world, lanes), where.options)
 
 
-def say_begun(where: Where) -> None:
+def say_begun(where: Where, doing: str) -> None:
     """The first sign of life, before anything takes a while. Not on standard output, and not where all is near."""
-    if where.context:
-        click.echo(f"Planning for the cluster of context {where.context} ...", err=True)
+    if cluster := where.cluster:
+        click.echo(f"{doing} {cluster} ...", err=True)
 
 
 def say_target(title: str) -> None:

@@ -62,12 +62,12 @@ def command(
 
     Reads, and changes nothing. Exit 0; with --detailed-exitcode 2 when there are changes; 7 when a hazard blocks.
     """
-    say_begun(where)
+    say_begun(where, "Planning for")
     from cli.planning import lacks, plan_for
     from cli.render.plan import render_plan
 
     desired = read_desired(paths)
-    opened = open_world(where)
+    opened = open_world(where, said=True)
     _check_state(state, opened)
     plan = plan_for(opened, desired, accepted=accepted, only=nodes)
     if out:

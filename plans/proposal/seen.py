@@ -48,6 +48,10 @@ def look(facts: Facts) -> Seen:
     """What the facts tell. Raises PlanError when nothing could be read."""
     if isinstance(nodes := facts.get("cluster/nodes"), Unknown):
         raise PlanError(f"cannot list the cluster's nodes: {nodes.why}. Nothing can be told.")
+    if not facts.value("cluster/nodes", []):
+        raise PlanError(
+            "the cluster has no nodes, so it has no bridges either. Is it the cluster that was meant?"
+        )
     pairs: dict[str, Mapping[str, str]] = {}
     unread: dict[str, str] = {}
     for node in facts.value("cluster/nodes", []):

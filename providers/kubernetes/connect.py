@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from providers.kubernetes.client import PATIENCE, KubernetesCluster
 from providers.kubernetes.kubeconfig import ConnectError, Place, checked
-from providers.kubernetes.transport import NotSent, Untrusted
+from providers.kubernetes.transport import NotSent, Silent, Untrusted
 from providers.ports import Busy, Create, Forbidden, PortError, Ref, Unauthorized
 
 if TYPE_CHECKING:
@@ -132,6 +132,11 @@ def _told(place: Place) -> Iterator[None]:
     except NotSent as error:
         raise ConnectError(
             f"{_at(place)} is not reachable: {_why(error, place)}. Check the network, and the server's URL."
+        ) from error
+    except Silent as error:
+        raise ConnectError(
+            f"{_at(place)} takes the connection, and does not answer in time: it is overloaded, or hangs. Try again; "
+            "if it stays so, look at the API server, and at what is on the way to it."
         ) from error
     except Busy as error:
         raise ConnectError(

@@ -51,6 +51,11 @@ def checked(context: str, kubeconfig: str | None) -> Place:
         raise ConnectError(
             f"{shown}: the cluster {name!r} has no server. Give it one: `server: https://HOST:6443`."
         )
+    if "://" not in cluster["server"]:
+        raise ConnectError(
+            f"{shown}: the cluster {name!r} has the server {cluster['server']!r}, which is no URL. "
+            f"Write it with its scheme: `server: https://{cluster['server']}`."
+        )
     plugin = user.get("exec")
     command = str(plugin.get("command") or "") if isinstance(plugin, Mapping) else ""
     return Place(

@@ -36,6 +36,10 @@ class Untrusted(NotSent):
     """The server's certificate is not trusted, so nothing was said to it. Asking again won't help."""
 
 
+class Silent(Unreachable):
+    """The server took the connection, and does not answer in time."""
+
+
 class Stream:
     """An answer whose lines come one by one. It is to be closed, by `with`."""
 
@@ -137,7 +141,9 @@ class Transport:
         cause = error.args[-1] if error.args and isinstance(error.args[-1], Exception) else error
         what = "no answer in time" if isinstance(error, ReadTimeoutError) else _plain(str(cause))
         text = f"{call.title}: the connection to {self.url} was lost: {what}"
-        return InDoubt(f"{text}. It may have been done") if call.writes else Unreachable(text)
+        if call.writes:
+            return InDoubt(f"{text}. It may have been done")
+        return Silent(text) if isinstance(error, ReadTimeoutError) else Unreachable(text)
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,8 @@ import yaml
 from crash.lives import Ended, Job, is_mutating, job_of, live
 from crash.others import small_world
 
+from providers.ports import Delete, Ref
+
 FILES = {"rollout.yaml", "vmnetwork-storage.yaml", "vmnetwork-vmnet.yaml"}
 
 
@@ -125,3 +127,11 @@ def test_there_is_no_default_target(job: Job) -> None:
     ended = live(job.folder, "init").wait()
     assert ended.code == 1
     assert "no target" in ended.err and "--twin" in ended.err
+
+
+def test_a_cluster_without_nodes_is_not_told_as_one_that_could_not_be_read(job: Job) -> None:
+    with job.world() as world:
+        for node in world.cluster.list("v1", "Node").items:
+            world.edit().cluster.write(Delete(Ref("v1", "Node", node["metadata"]["name"])))
+    ended = init(job, "--out", "-")
+    assert ended.code == 1 and "Error: the cluster has no nodes" in ended.err, ended.text

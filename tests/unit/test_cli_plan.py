@@ -9,6 +9,9 @@ import pytest
 from crash.lives import Ended, Job, is_mutating, job_of, live
 from crash.others import NETWORK, ROLLOUT, set_pair, small_world
 
+from engine.copies import Copies
+from providers.ports import Forbidden
+
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
@@ -181,3 +184,14 @@ def test_a_plan_file_that_the_world_has_left_behind_stops_with_both_values(job: 
     assert ended.code == 4, ended.text
     assert "br-vmdata" in ended.err and "br-storage" in ended.err
     assert not any(is_mutating(call) for call in job.log())
+
+
+def test_whoever_may_not_look_for_copies_is_pointed_to_an_option_that_is_there(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfinished(_: Copies) -> None:
+        raise Forbidden("list Secret: forbidden")
+
+    monkeypatch.setattr(Copies, "unfinished", unfinished)
+    ended = job.run("plan")
+    assert ended.code == 0 and "`ovsplan apply --no-copy` neither looks for one" in ended.err, ended.text
