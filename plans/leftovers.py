@@ -19,6 +19,7 @@ from plans.nmstate import documents
 from plans.nmstate.enforcing import DONE
 from plans.nmstate.policies import POLICY
 from plans.progress import WAITING, StepState
+from plans.readings.l2advertisements import ADVERTISEMENT
 from plans.readings.maintenance import POD
 from plans.readings.reboots import NOTE
 
@@ -75,6 +76,7 @@ def leftovers(
     return [
         *_policies(plan, over, deeds, before, export, _changed(plan, steps)),
         *_labels(deeds),
+        *_advertisements(plan, deeds),
         *_reboot_notes(over, deeds),
         *_notes_on_vms(over, deeds),
         *_canaries(plan, over, deeds),
@@ -130,7 +132,7 @@ def _policies(
     for name, fate in sorted(fates.items()):
         if fate.node:
             continue
-        print_it = export.format(f"policy/{name}")
+        print_it = export.replace("{}", f"policy/{name}")
         if name in before and fate.deleted:
             what = f"Policy {name} was exported and deleted by this run, and {_instead(name, plan, fates, before)}"
             danger = _danger(_under(name, plan, changed))
@@ -153,7 +155,7 @@ def _instead(
         action.args["policy"]
         for action in plan.actions
         if action.routine in ("finalise-policy@1", "prepare-policy@1")
-        if not mapped or documents.mapped_pairs(action.args["document"]).keys() & mapped.keys()
+        if documents.mapped_pairs(action.args["document"]).keys() & mapped.keys()
     ]
     there = sorted({heir for heir in heirs if heir in fates and fates[heir].written})
     return f"{listed(there, NAMED)} came in its place" if there else "nothing has come in its place yet"
@@ -179,7 +181,7 @@ def _of_single_nodes(fates: Mapping[str, _Fate]) -> list[Leftover]:
     nodes = listed(sorted({*own.values()}), NAMED)
     what = (
         f"Made by this run for one node each ({nodes}), {listed(list(own), NAMED)} stay{'s' if len(own) == 1 else ''}: the next run "
-        f"of the same files goes on from there, and drops it at its end. {DROPPED}"
+        f"of the same files goes on from there, and drops {'it' if len(own) == 1 else 'them'} at its end. {DROPPED}"
     )
     return [Leftover(what, (f"oc delete nncp {' '.join(own)}",))]
 
@@ -199,6 +201,25 @@ def _labels(deeds: Iterable[Deed]) -> list[Leftover]:
         for (node, key), value in last.items()
         if value != DONE
     ]
+
+
+def _advertisements(plan: Plan, deeds: Iterable[Deed]) -> list[Leftover]:
+    """What was widened before the first node and is narrowed after the last: until then it lists both."""
+    last: dict[str, tuple[str, list[str]]] = {}
+    for deed in deeds:
+        kind, space, name = deed.object
+        if kind == ADVERTISEMENT[1] and deed.op["op"] == "patch" and deed.outcome in POSSIBLE:
+            listed_now = (deed.op.get("patch") or {}).get("spec", {}).get("interfaces", [])
+            last[f"{space}/{name}"] = (deed.action, listed_now)
+    found = []
+    for key, (by, interfaces) in last.items():
+        action = plan.action(by)
+        if action is None or not by.endswith("/widen"):
+            continue
+        what = f"L2Advertisement {key} lists {', '.join(interfaces)} since this run: the next run of the same files narrows it"
+        back = action.undo_commands
+        found.append(Leftover(f"{what}. What puts it back" if back else what, back))
+    return found
 
 
 def _reboot_notes(over: Collection[str], deeds: Iterable[Deed]) -> list[Leftover]:

@@ -106,7 +106,7 @@ def _show(store: Store, opened: Opened | None, state: str, name: str | None, cop
     if stopped and (undo := render_undo(nodes, plan, steps)):
         click.echo("\n".join([*undo, ""]))
     options = (opened.options if opened else "--twin DIR") + (
-        f" --state {state}" if state != DEFAULT_STATE else ""
+        f" --state {shlex.quote(state)}" if state != DEFAULT_STATE else ""
     )
     click.echo(f"Next: {_next(store, run, options)}")
     if run.status == "moved" and not is_held(store):

@@ -9,39 +9,54 @@ from plans.changes import Change
 from plans.document import Finding
 from plans.facts import Known, Unknown
 from plans.hazards import Scene
+from plans.networks import listed
 
 
 def taken_by_pods(scene: Scene) -> list[Finding]:
-    """H12: a NIC that a macvlan or ipvlan network names as its master is refused to a bridge, or later to those pods."""
+    """H65: a NIC that a macvlan or ipvlan network names as its master is refused to a bridge, or later to those pods."""
     changes = [change for diff in scene.diffs for change in diff.changes if change.kind == "new-bridge"]
     if not changes:
         return []
     if isinstance(unread := scene.facts.get("cluster/nads"), Unknown):
         return [_cannot_tell(changes, unread)]
-    return [
-        _found(scene, change, nic, nad, kind)
-        for change in changes
-        for nic in change.data["ports"]
-        for nad, kind in masters.networks_of(nic, scene.facts)
-    ]
+    found: list[Finding] = []
+    unused: defaultdict[tuple[str, str, str, str], list[Change]] = defaultdict(list)
+    for change in changes:
+        for nic in change.data["ports"]:
+            for nad, kind in masters.networks_of(nic, scene.facts):
+                users = masters.users_on(change.node, nad, scene.facts)
+                if users == []:
+                    unused[nad, kind, nic, change.bridge].append(change)
+                else:
+                    found.append(_in_use(scene, change, nic, nad, kind, users))
+    return [*found, *(_unused(*what, of_it) for what, of_it in unused.items())]
 
 
-def _found(scene: Scene, change: Change, nic: str, nad: str, kind: str) -> Finding:
-    node = change.node
-    users = masters.users_on(node, nad, scene.facts)
+def _what(nad: str, kind: str, nic: str, bridge: str, nodes: str) -> str:
     gives = nic + " itself" if kind == masters.WHOLE else f"a{'n' * (kind[0] == 'i')} {kind} on {nic}"
-    what = f"network {nad} gives pods {gives}, which {change.bridge} is to take on {node}, and a NIC has one taker only"
-    if users:
-        told = f"{', '.join(users)} {'has' if len(users) == 1 else 'have'} it there now, and Open vSwitch would be refused {nic}"
-        out = f"have them leave {node}, or name another port. Accepted: {node} is left out"
+    return f"network {nad} gives pods {gives}, which {bridge} is to take on {nodes}, and a NIC has one taker only"
+
+
+def _in_use(scene: Scene, change: Change, nic: str, nad: str, kind: str, users: list[str] | None) -> Finding:
+    node = change.node
+    if users is None:
+        told = "who has it there could not be asked"
     else:
-        told = "no pod has it there now" if users is not None else "who has it there could not be asked"
-        told += f"; once {change.bridge} has {nic}, none can start there"
-        out = f"keep pods of {nad} off {node}, or name another port. Accepted: {change.bridge} gets it all the same"
-    left = next(diff.changes for diff in scene.diffs if diff.node == node) if users else ()
+        told = f"{', '.join(users)} {'has' if len(users) == 1 else 'have'} it there now, and Open vSwitch would be refused {nic}"
+    left = next(diff.changes for diff in scene.diffs if diff.node == node)
     return Finding(
-        "H12", "block", node, (f"network/{nad}", change.address), f"{what}: {told}", out,
+        "H65", "block", node, (f"network/{nad}", change.address), f"{_what(nad, kind, nic, change.bridge, node)}: {told}",
+        f"have its pods leave {node}, or name another port. Accepted: {node} is left out",
         leaves_out=tuple(c.address for c in left),
+    )  # fmt: skip
+
+
+def _unused(nad: str, kind: str, nic: str, bridge: str, changes: list[Change]) -> Finding:
+    nodes = listed([change.node for change in changes])
+    return Finding(
+        "H65", "warn", "", (f"network/{nad}", *(change.address for change in changes)),
+        f"{_what(nad, kind, nic, bridge, nodes)}: no pod has it there now; once {bridge} has {nic}, none can start there",
+        f"nothing to do where no pod of {nad} is to run; else name another port",
     )  # fmt: skip
 
 
@@ -49,7 +64,7 @@ def _cannot_tell(changes: list[Change], unread: Unknown) -> Finding:
     nodes = ", ".join(dict.fromkeys(change.node for change in changes))
     nics = ", ".join(dict.fromkeys(nic for change in changes for nic in change.data["ports"]))
     return Finding(
-        "H12", "warn", "", tuple(change.address for change in changes),
+        "H65", "warn", "", tuple(change.address for change in changes),
         f"cannot tell whether a network of pods (macvlan, ipvlan) has {nics} on {nodes}: {unread.why}",
         "make sure that none names one of these NICs as its master",
     )  # fmt: skip

@@ -123,7 +123,7 @@ def _diff_one(vm: str, wanted: Sequence[Card], ground: _Ground) -> Outcome:
     return Change(
         address=where, kind="attachment", node="", verb=_verb(edits, template), before=_before(edits, pending, left, template),
         after=_after(edits, pending, left), why=why,
-        depends=tuple(sorted({f"network/{card.nad}" for card in wanted if card.nad})),
+        depends=tuple(sorted(f"network/{nad}" for nad in _to_be_made(vm, wanted, ground))),
         data={"vm": vm, "how": how, "cards": [card.plain() for card in wanted], "original": original(vm, facts)},
         localnets=tuple(n.name for n in desired.networks if vm in (n.spec.attachments or {})), phase="epilogue",
         vms=(vm,) if ran and how == "restart" else (),
@@ -194,6 +194,13 @@ def _not_to_start_on(
             yield f"cannot tell whether network {nad} is there: {there.why}"
         elif isinstance(there, Absent) and nad not in edited and not (made and made.config):
             yield f"{vm} must be stopped, and could not start again: its interface {name} is on network {nad}, which is not there"
+
+
+def _to_be_made(vm: str, wanted: Sequence[Card], ground: _Ground) -> set[str]:
+    """The NADs whose own changes come first: of the declared cards, and of the others those that are not there yet."""
+    own = {card.nad for card in wanted if card.nad}
+    on = _networks_of(vm, wanted, ground.facts)
+    return own | {nad for nad in on if isinstance(ground.facts.get(f"nad/{nad}"), Absent)}
 
 
 def _networks_of(vm: str, wanted: Sequence[Card], facts: Facts) -> dict[str, str]:
@@ -287,17 +294,21 @@ def fragment(change: Change, context: Context) -> Action:
     wanted = _cards_of(args)
     on = _networks_of(vm, wanted, facts) if change.vms else [card.nad for card in wanted if card.nad]
     declared = {one.key: one for one in wanted_networks(context.desired)}
-    args["nads"] = {nad: networks.as_left(nad, declared.get(nad), facts) for nad in sorted(on)}
+    own = {card.nad for card in wanted}
+    args["nads"] = {
+        nad: networks.as_left(nad, declared.get(nad), facts) if nad in own or nad not in declared else None
+        for nad in sorted(on)
+    }  # of another card's network it is enough that it is there: whether its own change is made is not told here
     words = ", ".join(f"{card.name} {card.told()}" for card in wanted)
     hot = "plug into" if plugging.plugs(wanted) else "unplug from"
-    own = {"own": facts.value("cluster/own-migrations") is True} if plug else {}
+    by_kubevirt = {"own": facts.value("cluster/own-migrations") is True} if plug else {}
     undo = Invocation(
         "attach@1", {**args, "cards": _as_they_are(change, facts), "nads": {}}, (f"machine:{vm}",)
     )
     return Action(
         id=f"attachment/{vm}/{'hotplug' if plug else 'attach'}", routine="hotplug@1" if plug else "attach@1",
         title=f"{hot if plug else 'stop, edit, start' if change.vms else 'edit'} {vm}: {words}", address=change.address,
-        args={**args, **own}, reads=(f"machine:{vm}", *(f"nad:{nad}" for nad in args["nads"]), *(("migrations",) if plug else ())),
+        args={**args, **by_kubevirt}, reads=(f"machine:{vm}", *(f"nad:{nad}" for nad in args["nads"]), *(("migrations",) if plug else ())),
         expect=(
             Check(at, "present", why="the VM that the plan saw"),
             Check(f"{at}/run", "eq", facts.value(f"{at}/run"), "somebody has changed its run strategy since the plan"),

@@ -79,15 +79,8 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
     wanted = policies.body(name, args["selector"], args["document"], AT_ONCE, args.get("network", ""))
     if policies.is_applied(facts, wanted):
         return Finished(f"policy {name} is there")
-    if isinstance(every := facts.get("cluster/nodes"), Unknown):
-        return Stop(f"cannot tell which nodes policy {name} selects: {every.why}", unsure=True)
-    selected = policies.selected(facts, args["selector"])
-    if strangers := sorted(set(selected) - set(args.get("selected", selected))):
-        return Stop(
-            f"{', '.join(strangers)} came under policy {name} since the plan, and would be changed before its turn, its VMs there: "
-            "plan again, which says how it is led there",
-            moved=True,
-        )
+    if (stop := _come_too_early(args, facts)) is not None:
+        return stop
     if (wait := enactments.not_editable(args, facts, done)) is not None:
         return wait
     if done.attempts.get("policy", 0) >= 3:
@@ -95,6 +88,25 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
         )
     return Perform((policies.write_op("policy", wanted, facts),))
+
+
+def _come_too_early(args: Mapping[str, Any], facts: Facts) -> Stop | None:
+    """A node that the plan did not see under the policy, and that has its label's value by now.
+
+    A plan of an earlier version did not look: its action has no `selected`, and does not read the nodes.
+    """
+    if "selected" not in args:
+        return None
+    name = args["policy"]
+    if isinstance(every := facts.get("cluster/nodes"), Unknown):
+        return Stop(f"cannot tell which nodes policy {name} selects: {every.why}", unsure=True)
+    if strangers := sorted(set(policies.selected(facts, args["selector"])) - set(args["selected"])):
+        return Stop(
+            f"{', '.join(strangers)} came under policy {name} since the plan, and would be changed before its turn, its VMs there: "
+            "plan again, which says how it is led there",
+            moved=True,
+        )
+    return None
 
 
 @routine("finalise-policy@1")

@@ -11,7 +11,7 @@ import base64
 import struct
 from collections.abc import Mapping, Sequence
 
-from plans.facts import Fact, Json, Known
+from plans.facts import Fact, Json, Known, Unknown
 from plans.ops import CommandRequest, ListRequest
 
 DEFAULT_NAME = "root-servers.net"
@@ -33,7 +33,14 @@ def parse_probe(replies: Sequence[Json]) -> Mapping[str, Fact]:
     """The name of the NMState object; there is one at most."""
     found = {item["metadata"]["name"]: item.get("spec") or {} for item in replies[0] or ()}
     names = [(spec.get("probeConfiguration") or {}).get("dns", {}).get("host") for spec in found.values()]
-    return {"cluster/nmstate-probe": Known(next(filter(None, names), DEFAULT_NAME))}
+    name = str(next(filter(None, names), DEFAULT_NAME))
+    try:
+        _question(name)
+    except UnicodeError:
+        return {
+            "cluster/nmstate-probe": Unknown(f"probeConfiguration.dns.host of NMState is no name: {name!r}")
+        }
+    return {"cluster/nmstate-probe": Known(name)}
 
 
 def requests(node: str, name: str, server: str) -> tuple[CommandRequest]:
@@ -43,9 +50,11 @@ def requests(node: str, name: str, server: str) -> tuple[CommandRequest]:
 
 
 def _question(name: str) -> str:
-    """A DNS message (RFC 1035) that asks for a name, in base64."""
+    """A DNS message (RFC 1035) that asks for a name, in base64. Raises UnicodeError for what is no name."""
     kind = _NS if name == DEFAULT_NAME else _A
-    labels = (label.encode("idna") for label in name.rstrip(".").split("."))
+    labels = [label.encode("idna") for label in name.rstrip(".").split(".")]
+    if not all(labels):
+        raise UnicodeError("an empty label")
     asked = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     head = struct.pack(">6H", _ID, 0x0100, 1, 0, 0, 0)
     return base64.b64encode(head + asked + struct.pack(">2H", kind, _INTERNET)).decode()

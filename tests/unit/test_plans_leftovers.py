@@ -27,10 +27,17 @@ REMAP = action("w/remap/vmnet", "policy-remap@1", "w", "node/w/mapping/vmnet", p
 CANARY = action("w/canary", "canary@1", "w")
 REBOOT, SETTLE = action("w/reboot", "reboot@1", "w"), action("w/settle", "settle@1", "w")
 EVACUATE = action("w/evacuate", "evacuate@1", "w")
+WIDEN = Action(
+    id="l2advertisement/m/a/widen",
+    routine="set-interfaces@1",
+    title="widen",
+    undo_commands=("oc patch back",),
+)
+NARROW = action("l2advertisement/m/a/narrow", "set-interfaces@1")
 FINALISE = action(
     "policy/new/finalise", "finalise-policy@1", policy=SHARED, document=MAPPED, drop=[OWN], nodes=["w"]
 )
-ACTIONS = (WITHDRAW, EVACUATE, REMAP, REBOOT, SETTLE, CANARY, FINALISE)
+ACTIONS = (WITHDRAW, WIDEN, EVACUATE, REMAP, REBOOT, SETTLE, CANARY, FINALISE, NARROW)
 PLAN = Plan(FORMAT, Target("c", "SIMULATED"), "desired", (), (), ACTIONS)
 
 
@@ -152,3 +159,27 @@ def test_an_export_is_what_its_maker_said_and_no_more() -> None:
     ]
     assert list(policies_in({"raw": raw})) == [OLD]
     assert policies_in({"raw": [{"request": {"api": "nmstate.io/v1", "kind": NNCP}, "reply": None}]}) == {}
+
+
+def lists(of: Action, *interfaces: str, outcome: str | None = "done") -> Deed:
+    patch = {"spec": {"interfaces": list(interfaces)}}
+    return deed(of, "patch", "L2Advertisement", "a", outcome, namespace="m", patch=patch)
+
+
+@pytest.mark.parametrize("outcome", ["done", "doubt", None])
+def test_an_advertisement_that_was_widened_is_left_until_it_is_narrowed(outcome: str | None) -> None:
+    wide = lists(WIDEN, "bond0.100", "br-ex", outcome=outcome)
+    assert told(wide) == ["oc patch back"]
+    assert told(wide, lists(NARROW, "br-ex")) == []
+
+
+def test_several_policies_of_single_nodes_are_told_as_several() -> None:
+    other = action("v/remap/vmnet", "policy-remap@1", "v", policy="new-v")
+    plan = Plan(FORMAT, Target("c", "SIMULATED"), "desired", (), (), (*ACTIONS, other))
+    found = leftovers(plan, {}, [own("apply"), deed(other, "apply", NNCP, "new-v")], BEFORE, "export {}")
+    assert [left.what for left in found if "stay:" in left.what and "drops them at its end" in left.what]
+
+
+def test_the_command_of_an_export_may_have_braces() -> None:
+    found = leftovers(PLAN, {}, [deleted()], BEFORE, "export {} --state 'x{a}.db'")
+    assert found[0].commands == ("export policy/old --state 'x{a}.db' | oc create -f -",)

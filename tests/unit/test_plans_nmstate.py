@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.planning import declared
 
+from plans.actions import Done, Perform, Stop, find_routine
 from plans.facts import ABSENT, Facts, Known
 from plans.nmstate import documents
 from plans.nmstate.former import former
@@ -121,3 +122,20 @@ def test_what_is_not_surely_of_an_earlier_run_is_left_alone(
     name: str, selector: dict[str, str], document: Any, ours: bool
 ) -> None:
     assert former(declared(NETWORK), left(name, selector, document, ours=ours)) == []
+
+
+LED = {
+    "policy": "p-mapping",
+    "selector": {"led": "mapped"},
+    "document": documents.mapped("vmnet", "br-phy"),
+    "network": "vmnet",
+}
+
+
+def test_a_plan_of_before_the_nodes_were_looked_at_still_writes_its_policy() -> None:
+    """Its action does not read the nodes, so that nothing is known of them."""
+    read = Facts({"cluster/nmstate": Known(True), "policy/*": ABSENT})
+    prepare = find_routine("prepare-policy@1").step
+    assert isinstance(prepare(LED, read, Done("run")), Perform)
+    told = prepare({**LED, "selected": []}, read, Done("run"))
+    assert isinstance(told, Stop) and told.unsure

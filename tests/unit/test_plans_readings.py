@@ -519,3 +519,10 @@ def test_a_guest_agent_is_told_while_it_is_connected_with_the_system_it_runs_on(
     vmi = {"metadata": {"name": "web", "namespace": "default", "uid": "u"}, "spec": {}, "status": status}
     found = read("vms", [vmi], []).value("vm/default/web")
     assert found is not None and found.get("guest_agent") == told
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.example"])
+def test_a_name_that_is_none_is_not_asked_for(host: str) -> None:
+    told = [{"metadata": {"name": "nmstate"}, "spec": {"probeConfiguration": {"dns": {"host": host}}}}]
+    fact = read("nmstate-probe", told).get("cluster/nmstate-probe")
+    assert isinstance(fact, Unknown) and host in fact.why
