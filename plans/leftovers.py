@@ -204,21 +204,30 @@ def _labels(deeds: Iterable[Deed]) -> list[Leftover]:
 
 
 def _advertisements(plan: Plan, deeds: Iterable[Deed]) -> list[Leftover]:
-    """What was widened before the first node and is narrowed after the last: until then it lists both."""
-    last: dict[str, tuple[str, list[str]]] = {}
+    """What was widened before the first node and would have been narrowed after the last: until then it lists both."""
+    wide: dict[str, tuple[str, list[str]]] = {}
     for deed in deeds:
         kind, space, name = deed.object
-        if kind == ADVERTISEMENT[1] and deed.op["op"] == "patch" and deed.outcome in POSSIBLE:
-            listed_now = (deed.op.get("patch") or {}).get("spec", {}).get("interfaces", [])
-            last[f"{space}/{name}"] = (deed.action, listed_now)
-    found = []
-    for key, (by, interfaces) in last.items():
-        action = plan.action(by)
-        if action is None or not by.endswith("/widen"):
+        if kind != ADVERTISEMENT[1] or deed.op["op"] != "patch":
             continue
+        widened, narrowed = deed.action.endswith("/widen"), deed.action.endswith("/narrow")
+        if widened and deed.outcome in POSSIBLE:
+            wide[f"{space}/{name}"] = (
+                deed.action,
+                (deed.op.get("patch") or {}).get("spec", {}).get("interfaces", []),
+            )
+        elif narrowed and deed.outcome in CERTAIN:
+            wide.pop(f"{space}/{name}", None)
+    found = []
+    for key, (by, interfaces) in wide.items():
+        action = plan.action(by)
+        if action is None or plan.action(by.removesuffix("widen") + "narrow") is None:
+            continue  # what it lists is what was declared
         what = f"L2Advertisement {key} lists {', '.join(interfaces)} since this run: the next run of the same files narrows it"
         back = action.undo_commands
-        found.append(Leftover(f"{what}. What puts it back" if back else what, back))
+        found.append(
+            Leftover(f"{what}. What puts it back, once no node needs what was added" if back else what, back)
+        )
     return found
 
 

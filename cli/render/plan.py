@@ -56,8 +56,14 @@ def summary(plan: Plan) -> str:
     told = [f"vm-traffic on {_count(cut, 'node')}, {_count(len(affected), 'VM')}"] if affected else []
     reboots = sum(1 for n in plan.nodes if n.reboots)
     told += [f"{_count(reboots, 'node')} {'restarts' if reboots == 1 else 'restart'}"] if reboots else []
-    later = sorted({vm for a in plan.actions if not a.node and a.disruption != "none" for vm in a.vms})
-    told += [f"after the last node {_count(len(later), 'VM')} ({_short(later)})"] if later else []
+    at = [i for i, a in enumerate(plan.actions) if a.node]
+    first = at[0] if at else 0
+    for when, actions in (
+        ("before the first", plan.actions[:first]),
+        ("after the last", plan.actions[first:]),
+    ):
+        cut_off = sorted({vm for a in actions if not a.node and a.disruption != "none" for vm in a.vms})
+        told += [f"{when} node {_count(len(cut_off), 'VM')} ({_short(cut_off)})"] if cut_off else []
     plugged = sorted({vm for a in plan.actions if a.routine == "hotplug@1" for vm in a.vms})
     told += [f"{_count(len(plugged), 'VM')} may live-migrate ({_short(plugged)})"] if plugged else []
     disruption = "; ".join(told) or "none"

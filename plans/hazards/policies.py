@@ -303,7 +303,7 @@ def at_one_stroke(scene: Scene) -> list[Finding]:
         carried = ", ".join(f"{key}={value}" for key, value in selector.items())
         taken_off = " ".join(f"{key}={enforcing.BETWEEN}" for key in selector)
         for node in policies.selected(scene.facts, selector):
-            said = _not_yet(scene.facts, node, change.data["document"])
+            said = policies.not_yet(scene.facts, node, change.data["document"])
             if not said:
                 continue
             own = [c.address for diff in scene.diffs if diff.node == node for c in diff.changes]
@@ -316,23 +316,6 @@ def at_one_stroke(scene: Scene) -> list[Finding]:
                         leaves_out=tuple(own))
             )  # fmt: skip
     return found
-
-
-def _not_yet(facts: Facts, node: str, document: documents.Document) -> str:
-    """What a policy would change on a node, in words; empty when the node is as it says."""
-    has, bridges = (
-        facts.get(f"node/{node}/ovs/mappings"),
-        facts.value(f"node/{node}/ovs", {}).get("bridges", {}),
-    )
-    if not isinstance(has, Known):
-        return "it cannot be told what" + (f": {has.why}" if isinstance(has, Unknown) else "")
-    said = [
-        f"{localnet} is on {has.value.get(localnet, 'no bridge')}, not on {bridge}"
-        for localnet, bridge in sorted(documents.mapped_pairs(document).items())
-        if has.value.get(localnet) != bridge
-    ]
-    said += [f"{b} is there" for b in documents.removed_bridges(document) if b in bridges]
-    return "; ".join(said)
 
 
 def without_label(scene: Scene) -> list[Finding]:

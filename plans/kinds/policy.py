@@ -378,10 +378,15 @@ def fragment(change: Change, context: Context) -> Action:
         )  # fmt: skip
     if data["do"] == "prepare":
         args = {key: data[key] for key in ("policy", "selector", "document", "network")}
+        facts, selected = context.facts, policies.selected(context.facts, data["selector"])
+        moved = [node for node in selected if policies.not_yet(facts, node, data["document"])]
         return Action(
             id=f"policy/{name}/prepare", routine="prepare-policy@1", title=f"have policy {name} there, for nodes with its label",
-            address=change.address, args={**args, "selected": policies.selected(context.facts, data["selector"])}, reads=(f"policy:{name}", "nodes"),
-            done_when=(Check(f"policy/{name}", "present"),), no_undo="it selects no node yet",
+            address=change.address, args={**args, "selected": selected}, reads=(f"policy:{name}", "nodes"),
+            done_when=(Check(f"policy/{name}", "present"),),
+            no_undo=f"{', '.join(moved)} came under it with that" if moved else "it selects no node that is not as it says",
+            disruption="vm-traffic" if moved else "none", vms=tuple(sorted({vm for node in moved for vm in facts.value(f"node/{node}/vms", [])})),
+            deadline=enactments.EDIT_DEADLINE + (enactments.SEEN_DEADLINE + enactments.APPLY_DEADLINE) * max(1, len(selected)),
         )  # fmt: skip
     return Action(
         id=f"policy/{name}/finalise", routine="finalise-policy@1",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plans.desired import VMNetwork
-from plans.facts import ABSENT, Facts, Known, Later
+from plans.facts import ABSENT, Facts, Known, Later, Unknown
 from plans.nmstate import documents
 from plans.nmstate.enactments import by_node
 from plans.ops import Apply, Changes, Delete, Edit, ObjectRef
@@ -206,3 +206,20 @@ def delete_op(label: str, name: str, facts: Facts, nodes: tuple[str, ...] = ()) 
         commands=(f"oc delete nncp {name}",),
         changes=gone,
     )
+
+
+def not_yet(facts: Facts, node: str, document: documents.Document) -> str:
+    """What a policy would change on a node, in words; empty when the node is as it says."""
+    has, bridges = (
+        facts.get(f"node/{node}/ovs/mappings"),
+        facts.value(f"node/{node}/ovs", {}).get("bridges", {}),
+    )
+    if not isinstance(has, Known):
+        return "it cannot be told what" + (f": {has.why}" if isinstance(has, Unknown) else "")
+    said = [
+        f"{localnet} is on {has.value.get(localnet, 'no bridge')}, not on {bridge}"
+        for localnet, bridge in sorted(documents.mapped_pairs(document).items())
+        if has.value.get(localnet) != bridge
+    ]
+    said += [f"{b} is there" for b in documents.removed_bridges(document) if b in bridges]
+    return "; ".join(said)

@@ -78,7 +78,7 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
         return Stop(f"cannot tell how policy {name} stands: {served.why}", unsure=True)
     wanted = policies.body(name, args["selector"], args["document"], AT_ONCE, args.get("network", ""))
     if policies.is_applied(facts, wanted):
-        return Finished(f"policy {name} is there")
+        return _prepared(args, facts, done)
     if (stop := _come_too_early(args, facts)) is not None:
         return stop
     if (wait := enactments.not_editable(args, facts, done)) is not None:
@@ -88,6 +88,18 @@ def prepare(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
             f"policy {name} was changed 3 times after it was applied: somebody else edits it", moved=True
         )
     return Perform((policies.write_op("policy", wanted, facts),))
+
+
+def _prepared(args: Mapping[str, Any], facts: Facts, done: Done) -> Next:
+    """The policy is there; nodes that the plan saw under it already obey it before the first node's turn."""
+    name, nodes = args["policy"], args.get("selected", [])
+    _, available, failed = (facts.value(path, []) for path in enactments.by_node(name))
+    left = [node for node in nodes if node not in available]
+    if not left:
+        return Finished(f"policy {name} is there")
+    if "enacted" in done.outcomes or left[0] in failed:
+        return Stop(enactments.failure(facts, left[0], name))
+    return Perform((enactments.await_everywhere("enacted", nodes, name),))
 
 
 def _come_too_early(args: Mapping[str, Any], facts: Facts) -> Stop | None:

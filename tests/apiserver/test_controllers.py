@@ -167,6 +167,12 @@ def test_a_machine_is_started_moved_given_a_card_and_stopped(
     move("move")
     assert status()["nodeName"] in NODES and status()["nodeName"] != first
     await_(lambda: len(cluster.list("v1", "Pod", namespace="vms").items) == 1)
+    cluster.write(
+        Create(
+            Ref("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition", "net2", "vms"),
+            {"spec": {"config": "{}"}},
+        )
+    )
     rewire({"name": "net2", "bridge": {}})
     move("plug")
     await_(lambda: sources().get("net2") == "domain, multus-status")

@@ -208,18 +208,22 @@ def test_a_node_that_joins_meanwhile_is_not_changed_at_one_stroke(tmp_path: Path
     assert "br-vmdata-migrated" not in policies(job)
 
 
-def test_a_node_that_gets_the_label_too_early_is_not_changed_before_its_turn(tmp_path: Path) -> None:
-    example = ROOT / "examples" / "half-way"
-    document = yaml.safe_load((example / "world.yaml").read_text())
-    led = {
+def led(example: Path) -> dict[str, Any]:
+    """The network of examples/half-way, by the strategy of labels."""
+    by = {
         "by": "nncp",
         "policy": "br-vmdata-migrated",
         "strategy": "labelled",
         "label": "balance-slb-migrated",
     }
     (network,) = yaml.safe_load_all((example / "desired" / "vmnet.yaml").read_text())
-    network["spec"] = {**network["spec"], "delivery": led}
-    job = job_of(tmp_path / "job", document, {"vmnet.yaml": yaml.safe_dump(network)})
+    return {**network, "spec": {**network["spec"], "delivery": by}}
+
+
+def test_a_node_that_gets_the_label_too_early_is_not_changed_before_its_turn(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "half-way"
+    document = yaml.safe_load((example / "world.yaml").read_text())
+    job = job_of(tmp_path / "job", document, {"vmnet.yaml": yaml.safe_dump(led(example))})
     assert job.apply(boundary=kill_when("step-done", 1)).code == -9
     with job.world() as world:
         early = {"metadata": {"labels": {"balance-slb-migrated": "mapped"}}}
@@ -330,3 +334,22 @@ def test_what_is_left_of_the_cluster_is_named_after_a_plan_of_one_node(job: Job)
     ended = job.run("apply", "p.json", "--auto-approve")
     assert ended.code == 3, ended.text
     assert "Not all that is declared was done: policy/br-vmdata-migrated was blocked" in ended.err
+
+
+def test_with_the_hazard_accepted_the_nodes_that_have_the_label_are_awaited_before_any_turn(
+    tmp_path: Path,
+) -> None:
+    """H07: they move when the policy is written; the next node is not begun while one of them is under way."""
+    example = ROOT / "examples" / "half-way"
+    document = yaml.safe_load((example / "world.yaml").read_text())
+    document["spec"]["nodes"]["worker-03"]["labels"]["balance-slb-migrated"] = "mapped"
+    job = job_of(tmp_path / "job", document, {"vmnet.yaml": yaml.safe_dump(led(example))})
+    ended = job.apply("--accept-hazard", "H07")
+    assert ended.code == 3, ended.text  # worker-03 is left out, and with it the end
+    assert "before the first node 1 VM (default/sensor-1)" in ended.out
+    awaited = "waiting for: policy br-vmdata-migrated-mapping enacted on worker-03"
+    assert ended.out.index(awaited) < ended.out.index("worker-02/preflight")
+    with job.world() as world:
+        assert {node: pairs(world, node)["vmnet"] for node in world.show()["nodes"]} == dict.fromkeys(
+            world.show()["nodes"], "br-phy"
+        )

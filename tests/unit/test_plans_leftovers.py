@@ -171,6 +171,12 @@ def test_an_advertisement_that_was_widened_is_left_until_it_is_narrowed(outcome:
     wide = lists(WIDEN, "bond0.100", "br-ex", outcome=outcome)
     assert told(wide) == ["oc patch back"]
     assert told(wide, lists(NARROW, "br-ex")) == []
+    assert told(wide, lists(NARROW, "br-ex", outcome="doubt")) == ["oc patch back"]
+
+
+def test_an_advertisement_that_is_as_declared_is_not_left() -> None:
+    plan = Plan(FORMAT, Target("c", "SIMULATED"), "desired", (), (), (WIDEN,))
+    assert leftovers(plan, {}, [lists(WIDEN, "bond0.100", "br-ex")], BEFORE, "export {}") == []
 
 
 def test_several_policies_of_single_nodes_are_told_as_several() -> None:
