@@ -55,18 +55,20 @@ def not_served(api: str, kind: str) -> NoReply:
 class Reading:
     """One view: what to ask, and what the answers mean.
 
-    `spare`: requests that may stay without an answer; what `parse` gets in its place is the `NoReply`.
+    `spare`: requests that may stay without an answer; what `parse` gets in its place is the `NoReply`. So it is with those
+    in `told`, which are needed, and of which `parse` says itself what is not known without them.
     """
 
     requests: tuple[AnyRequest, ...]
     parse: Callable[[Sequence[Json]], Mapping[str, Fact]]
     unknown: Callable[[str], Mapping[str, Fact]]
     spare: frozenset[AnyRequest] = frozenset()
+    told: frozenset[AnyRequest] = frozenset()
 
     def facts(self, replies: Sequence[Reply]) -> Mapping[str, Fact]:
         """The facts of this view: unknown, with the reason, when any request had no reply or made no sense."""
         for request, reply in zip(self.requests, replies, strict=True):
-            if isinstance(reply, NoReply) and request not in self.spare:
+            if isinstance(reply, NoReply) and request not in self.spare | self.told:
                 return self.unknown(reply.why)
         try:
             return self.parse(replies)
@@ -94,8 +96,9 @@ def reading(view: str, now: float) -> Reading:
             )
         case "vms", []:
             unasked = cluster.unknown("cluster/vms", "cluster/vms/by-namespace", "vm/*")
-            spare = frozenset(cluster.VM_REQUESTS[:1])
-            return Reading(cluster.VM_REQUESTS, cluster.parse_vms, unasked, spare)
+            return Reading(
+                cluster.VM_REQUESTS, cluster.parse_vms, unasked, told=frozenset(cluster.VM_REQUESTS[:1])
+            )
         case "vms", [n]:
             return Reading(
                 (cluster.VM_REQUESTS[0], cluster.node_request(n)),
@@ -179,7 +182,7 @@ def reading(view: str, now: float) -> Reading:
                 nmstate.STATE_REQUESTS,
                 nmstate.parse_states,
                 cluster.unknown("cluster/nmstate-nodes"),
-                spare=frozenset(nmstate.STATE_REQUESTS[:1]),
+                told=frozenset(nmstate.STATE_REQUESTS[:1]),
             )
         case "nics", [n]:
             return Reading(

@@ -99,6 +99,14 @@ def test_views_of_a_node_ask_nothing_of_the_api() -> None:
     assert {p.words for p in of_views(["nodes"])} == {"list nodes"}
 
 
+@pytest.mark.parametrize(
+    ("view", "kind"),
+    [("vms", "virtualmachineinstances.kubevirt.io"), ("nmstate-versions", "nodenetworkstates.nmstate.io")],
+)
+def test_a_list_of_whose_failure_a_view_tells_is_needed_all_the_same(view: str, kind: str) -> None:
+    assert f"list {kind}" in {p.words for p in of_views([view])}
+
+
 def test_a_reboot_needs_no_more_than_to_read_and_to_annotate_the_node() -> None:
     actions = [reboot("n", own_cordon=True, limits={"over": []}), settle("n", ())]
     needed = {p for action in actions for p in of_views(action.reads)}
